@@ -1,0 +1,1 @@
+"""The pilot system that the runbooks protect, and its load generator."""

@@ -1,0 +1,1 @@
+"""The pilot's two functions: `api` takes orders in, `worker` processes them."""
