@@ -1,0 +1,56 @@
+"""How a bridge goes in and out."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Bridge:
+    """Replacements in MiniStack's modules that go in and out together."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
+        self._is_on = False
+
+    def replace(self, owner: Any, attribute: str) -> Callable[[Any], Any]:
+        """Plan the decorated object in place of `owner.attribute` (or of `owner[attribute]`).
+
+        Raises KeyError or AttributeError when upstream no longer has it.
+        """
+        original = owner[attribute] if isinstance(owner, dict) else getattr(owner, attribute)
+
+        def planned(replacement: Any) -> Any:
+            self._replaced.append((owner, attribute, original, replacement))
+            return replacement
+
+        return planned
+
+    def original(self, owner: Any, attribute: str) -> Any:
+        """Return what MiniStack itself has there."""
+        return owner[attribute] if isinstance(owner, dict) else getattr(owner, attribute)
+
+    def on(self) -> None:
+        """Put the replacements in."""
+        if not self._is_on:
+            for owner, attribute, _, replacement in self._replaced:
+                _set(owner, attribute, replacement)
+        self._is_on = True
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Take the replacements out for a while: the gap itself, for the test that looks for it."""
+        for owner, attribute, original, _ in reversed(self._replaced):
+            _set(owner, attribute, original)
+        self._is_on = False
+        try:
+            yield
+        finally:
+            self.on()
+
+
+def _set(owner: Any, attribute: str, value: Any) -> None:
+    if isinstance(owner, dict):
+        owner[attribute] = value
+    else:
+        setattr(owner, attribute, value)

@@ -1,0 +1,145 @@
+"""Faults at the emulator's edge: what a caller meets when AWS, the network or a worker fails."""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Literal
+
+Kind = Literal["throttle", "error", "timeout", "lost_reply", "crash_before", "crash_after"]
+
+# What each service answers when it throttles its control or data plane, from its API reference's
+# common errors; every SDK retries all three.
+_THROTTLES = {
+    "lambda": "TooManyRequestsException",
+    "dynamodb": "ThrottlingException",
+    "s3": "SlowDown",
+    "sqs": "ThrottlingException",
+}
+
+
+@dataclass
+class Fault:
+    """One planned fault; it is spent after `times` calls."""
+
+    account: str
+    service: str
+    operation: str
+    kind: Kind
+    code: str
+    status: int
+    times: int
+    role: str
+    function: str
+    seconds: float
+    hits: int = field(default=0)
+
+    def matches(self, account: str, action: str, principal: str) -> bool:
+        """Tell whether a call by this principal meets the fault."""
+        service, _, operation = action.partition(":")
+        if self.hits >= self.times or account != self.account:
+            return False
+        if self.service not in ("*", service) or self.operation not in ("*", operation):
+            return False
+        _, _, session = principal.partition(":assumed-role/")
+        role, _, function = session.partition("/")
+        return self.role in role and self.function in function and (not self.function or bool(role))
+
+
+_planned: list[Fault] = []
+_lock = threading.Lock()
+
+
+def take(account: str, action: str, principal: str) -> Fault | None:
+    """Return the first fault that this call meets, and count it."""
+    with _lock:
+        for fault in _planned:
+            if fault.matches(account, action, principal):
+                fault.hits += 1
+                return fault
+    return None
+
+
+def reset() -> None:
+    """Forget all accounts' faults."""
+    with _lock:
+        _planned.clear()
+
+
+class Faults:
+    """Plan the faults of one account.
+
+    `service` and `operation` are IAM's: `add("lambda", "PutFunctionConcurrency", "throttle")`,
+    `add("cloudwatch", "GetMetricData", "error", code="InternalServiceError", status=500)`.
+    """
+
+    def __init__(self, account: str) -> None:
+        self._account = account
+
+    def add(
+        self,
+        service: str,
+        operation: str,
+        kind: Literal["throttle", "error", "timeout", "lost_reply"],
+        *,
+        times: int = 1,
+        code: str = "",
+        status: int = 0,
+        role: str = "",
+        seconds: float = 70,
+    ) -> Fault:
+        """Plan a fault for the next `times` calls; the returned fault's `hits` counts them.
+
+        throttle: the service's throttling error. error: `code` with HTTP `status` (400).
+        timeout: no effect and no answer for `seconds`. lost_reply: the effect is made, and the
+        connection ends without an answer. `role`: only callers whose role's name contains it.
+        An SDK retries on its own: plan more than its `max_attempts` to reach the code.
+        """
+        if kind == "error" and not code:
+            raise ValueError('An error fault needs its code, e.g. code="InternalServerError".')
+        if kind == "throttle":
+            code = code or _THROTTLES.get(service, "ThrottlingException")
+            status = status or (429 if service == "lambda" else 503 if service == "s3" else 400)
+        return self._plan(
+            service, operation, kind, code=code, status=status or 400, times=times, role=role,
+            seconds=seconds,
+        )  # fmt: skip
+
+    def crash_lambda(
+        self,
+        function_name: str,
+        when: Literal["before", "after"],
+        *,
+        operation: str,
+        service: str = "*",
+        times: int = 1,
+    ) -> Fault:
+        """Kill the worker of a function (by part of its name) right before or after a call's effect.
+
+        The invocation then fails as on AWS: `Runtime.ExitError`, the next one starts cold.
+        """
+        kind: Kind = "crash_before" if when == "before" else "crash_after"
+        return self._plan(service, operation, kind, times=times, function=function_name)
+
+    def clear(self) -> None:
+        """Forget this account's faults."""
+        with _lock:
+            _planned[:] = [fault for fault in _planned if fault.account != self._account]
+
+    def _plan(
+        self,
+        service: str,
+        operation: str,
+        kind: Kind,
+        *,
+        code: str = "",
+        status: int = 0,
+        times: int = 1,
+        role: str = "",
+        function: str = "",
+        seconds: float = 0,
+    ) -> Fault:
+        fault = Fault(
+            self._account, service, operation, kind, code, status, times, role, function, seconds
+        )
+        with _lock:
+            _planned.append(fault)
+        return fault

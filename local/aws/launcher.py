@@ -1,0 +1,146 @@
+"""`EmbeddedAws`: start it, deploy the real template.yaml into it, use it, stop it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import boto3
+
+from local.aws import bridges, edge
+from local.aws.deploy import delete_stack, deploy
+from local.aws.faults import Faults
+from local.aws.recorder import Calls
+from local.aws.server import Server
+
+
+class Extension(Protocol):
+    """What another module adds to the emulator, e.g. alarm evaluation."""
+
+    def install(self, aws: "EmbeddedAws") -> None:
+        """Start; called when the server answers."""
+
+    def uninstall(self) -> None:
+        """Stop; called before the server stops."""
+
+
+class AwsAccount:
+    """One account and region of a running embedded AWS.
+
+    `client` is `boto3.client` for this account as its root user, typed where boto3-stubs are
+    installed: `aws.client("sqs")`.
+    """
+
+    def __init__(self, server: Server, account: str, region: str, calls: Calls) -> None:
+        self.account = account
+        self.region = region
+        self.calls = calls.of(account)
+        self.faults = Faults(account)
+        self._server = server
+        self._session = boto3.Session(
+            aws_access_key_id=account,
+            # MiniStack knows this one secret for every account's root user.
+            aws_secret_access_key="test",  # noqa: S106 -- a dummy, known to the emulator
+            region_name=region,
+        )
+        self.client = self._session.client
+
+    @property
+    def endpoint_url(self) -> str:
+        """The address of every service, e.g. http://127.0.0.1:40123."""
+        return self._server.endpoint_url
+
+    def session(self) -> boto3.Session:
+        """Return a boto3 session of this account's root user; clients find the endpoint."""
+        return self._session
+
+    def for_account(self, account: str, region: str | None = None) -> "AwsAccount":
+        """Return another account (twelve digits) or region of the same server."""
+        return AwsAccount(self._server, account, region or self.region, self.calls)
+
+    def deploy(
+        self,
+        stack_name: str,
+        template_path: str | Path,
+        parameters: Mapping[str, str] | None = None,
+        *,
+        build_dir: str | Path | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Package and create or update a SAM stack as `sam deploy` would; return its outputs.
+
+        `build_dir` is what `sam build` wrote (`.aws-sam/build`): a function that was built there
+        is deployed from there. Raises StackError, naming the first resource that failed and why.
+        """
+        return deploy(
+            self._session,
+            stack_name,
+            Path(template_path),
+            parameters or {},
+            build_dir=Path(build_dir) if build_dir else None,
+            tags=tags or {},
+        )
+
+    def delete_stack(self, stack_name: str) -> None:
+        """Delete a stack and wait until it is gone."""
+        delete_stack(self._session, stack_name)
+
+    def function_url(self, function_name: str) -> str:
+        """Return the URL of a function, reachable by plain HTTP from this machine."""
+        config = self.client("lambda").get_function_url_config(FunctionName=function_name)
+        return str(config["FunctionUrl"])
+
+    def set_account_concurrency(self, limit: int) -> None:
+        """Set the account's Lambda concurrency limit, as Service Quotas would; AWS's is 1000."""
+        bridges.account_concurrency.LIMITS[self.account] = limit
+
+
+class EmbeddedAws(AwsAccount):
+    """The embedded AWS: `with EmbeddedAws() as aws: aws.deploy(...)`.
+
+    One runs in a process at a time; tests that must not meet use `for_account`. While it runs, the
+    process's AWS_* variables point at it. `extensions` are installed once it answers.
+    """
+
+    def __init__(
+        self,
+        account: str = "123456789012",
+        region: str = "us-east-1",
+        *,
+        port: int = 0,
+        account_concurrency: int = 1000,
+        extensions: tuple[Extension, ...] = (),
+    ) -> None:
+        self._port = port
+        self._account_concurrency = account_concurrency
+        self._extensions = extensions
+        super().__init__(Server(), account, region, edge.calls)
+
+    def start(self) -> Self:
+        """Start serving; raises ServerError when one runs in this process already."""
+        bridges.install()
+        edge.install()
+        self._server.start(self.account, self.region, self._port)
+        bridges.account_concurrency.DEFAULT.limit = self._account_concurrency
+        for extension in self._extensions:
+            extension.install(self)
+        return self
+
+    def stop(self) -> None:
+        """Stop serving, forget all state, end every Lambda worker."""
+        for extension in reversed(self._extensions):
+            extension.uninstall()
+        edge.reset()
+        bridges.account_concurrency.LIMITS.clear()
+        self._server.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
