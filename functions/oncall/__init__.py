@@ -1,0 +1,1 @@
+"""What the steps of every runbook share: the incident's record, guards, changes and contracts."""

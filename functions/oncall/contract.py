@@ -1,0 +1,179 @@
+"""A runbook's contract (``runbooks/<id>.yaml``) and the input that it accepts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from oncall.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONTRACTS = Path(__file__).parent.parent / "runbooks"
+MODES = ("observe", "ask", "auto")
+_ALARM_EVENT = "CloudWatch Alarm State Change"
+_COMMON: Mapping[str, Any] = {
+    "mode": {"enum": list(MODES)},
+    "reason": {"type": "string", "maxLength": 500},
+    "by": {"type": "string", "maxLength": 200},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A runbook's contract, as far as code reads it; ``text`` is the whole document."""
+
+    id: str
+    title: str
+    trigger: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    modes: Mapping[str, Any]
+    people: int
+    limits: Mapping[str, Any]
+    verification: Mapping[str, Any]
+    text: Mapping[str, Any]
+
+    @property
+    def target_input(self) -> str:
+        """The input that names the target, e.g. ``queue``."""
+        return str(self.trigger["input"])
+
+    def example(self) -> str:
+        """Return the smallest input that works, as JSON."""
+        key = self.target_input
+        return json.dumps({key: self.inputs[key]["examples"][0]})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A validated request to run a runbook."""
+
+    target: str
+    """As given: a name, URL or ARN; the runbook resolves it."""
+    mode: str
+    trigger: Mapping[str, Any]
+    parent: str = ""
+    mode_note: str = ""
+
+
+@cache
+def load(runbook: str, folder: Path = CONTRACTS) -> Contract:
+    """Read the contract of ``runbook``. Raises ``BadInput`` for a runbook that there is not."""
+    path = folder / f"{runbook}.yaml"
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    if runbook not in known:
+        raise BadInput(
+            f"runbook: there is no runbook {runbook!r}; there are {', '.join(known)}. "
+            f'Tag the alarm for example runbook="{known[0] if known else ""}".'
+        )
+    text = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Contract(
+        id=text["id"],
+        title=text["title"],
+        trigger=text["trigger"],
+        inputs=text["inputs"],
+        modes=text["modes"],
+        people=text["approval"]["people"],
+        limits=text["limits"],
+        verification=text["verification"],
+        text=text,
+    )
+
+
+def target_of_alarm(contract: Contract, detail: Mapping[str, Any], tagged: str = "") -> str:
+    """Return the target that an alarm's event names, ``""`` when it names none or several.
+
+    ``detail`` is that of a "CloudWatch Alarm State Change" event (CloudWatch User Guide, "Alarm
+    events and EventBridge"): a metric alarm has ``configuration.metrics[].metricStat.metric`` with
+    ``dimensions``, a metric-math alarm several of them, a composite alarm none. The alarm's tag
+    ``runbook:target`` (``tagged``) wins.
+    """
+    if tagged:
+        return tagged
+    named = {
+        str(metric["metricStat"]["metric"].get("dimensions", {}).get(contract.trigger["dimension"]))
+        for metric in detail.get("configuration", {}).get("metrics", [])
+        if "metricStat" in metric
+    } - {"None"}
+    return named.pop() if len(named) == 1 else ""
+
+
+def parse_input(contract: Contract, raw: Any) -> Request:
+    """Read what started a run: by hand, by ``dispatch_alarm`` or a pasted alarm event.
+
+    Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
+    """
+    if not isinstance(raw, dict):
+        raise BadInput(f"input: it must be a JSON object. Give {contract.example()}.")
+    if raw.get("detail-type") == _ALARM_EVENT:
+        return _from_event(contract, raw)
+    alarm = raw.get("alarm")
+    fields = {key: value for key, value in raw.items() if key not in {"alarm", "storm"}}
+    _validate(contract, fields)
+    kind = "alarm" if alarm else "hand"
+    storm = str(raw.get("storm", ""))
+    mode = str(fields.get("mode") or contract.modes[kind])
+    note = ""
+    if storm and mode == "auto":
+        mode = "ask"
+        note = "too many incidents at once, so I ask before I change anything"
+    return Request(
+        target=str(fields[contract.target_input]),
+        mode=mode,
+        trigger={
+            "kind": kind,
+            "by": str(fields.get("by", "")),
+            "reason": str(fields.get("reason", "")),
+            "alarm": alarm or {},
+        },
+        parent=storm,
+        mode_note=note,
+    )
+
+
+def _from_event(contract: Contract, event: Mapping[str, Any]) -> Request:
+    """Read an alarm event that somebody pasted into the console."""
+    detail = event.get("detail", {})
+    target = target_of_alarm(contract, detail)
+    if not target:
+        raise BadInput(
+            f"detail.configuration.metrics: the alarm names no single "
+            f"{contract.trigger['dimension']}. Give {contract.example()}."
+        )
+    _validate(contract, {contract.target_input: target})
+    return Request(
+        target=target,
+        mode=str(contract.modes["hand"]),
+        trigger={
+            "kind": "hand",
+            "by": "",
+            "reason": "pasted alarm event",
+            "alarm": {
+                "name": str(detail.get("alarmName", "")),
+                "arn": str((event.get("resources") or [""])[0]),
+                "changed_at": str(detail.get("state", {}).get("timestamp", "")),
+            },
+        },
+    )
+
+
+def _validate(contract: Contract, fields: Mapping[str, Any]) -> None:
+    key = contract.target_input
+    if key not in fields:
+        given = f"; you gave {', '.join(sorted(fields))}" if fields else ""
+        raise BadInput(f"{key}: it is missing{given}. Give {contract.example()}.")
+    schema = {
+        "type": "object",
+        "properties": {**contract.inputs, **_COMMON},
+        "additionalProperties": False,
+    }
+    for error in sorted(Draft202012Validator(schema).iter_errors(fields), key=lambda e: e.path):
+        field = ".".join(str(part) for part in error.path) or "input"
+        raise BadInput(f"{field}: {error.message}. Give {contract.example()}.")

@@ -1,0 +1,78 @@
+"""The errors that steps raise; state machines route on the class names.
+
+OnCallError
+├── BadInput        nothing was opened or changed; the sentence says what to give instead
+├── GuardRefused    a guard says no; what the run changed is put back
+├── Aborted         a person stopped the run; what it changed is put back
+├── TakenOver       a person took the run over; what it changed stays, with the commands to undo it
+├── Rejected        an approver said no to the plan
+├── WorldMoved      the live value is not the one that the plan saw: look and plan again
+├── NeedsHuman      the evidence calls for a decision or an action that is not the machine's
+├── Ineffective     the change did not help in time, or made things worse
+├── Recurred        it helped, but the trouble was back after settings were put back
+├── PutBackFailed   a setting could not be put back; its lease stays so that the sweeper tries again
+├── LockLost        another run holds the target now: this one may not write any more
+├── NotFound        no incident, queue or function of that name
+├── Denied          this person may not decide this
+└── NotDelivered    Slack or PagerDuty did not take a report; the stream delivers it again
+"""
+
+
+class OnCallError(Exception):
+    """Base of every error that a step raises on purpose; its text is a sentence for people."""
+
+
+class BadInput(OnCallError):
+    """The input is wrong; the sentence names the field and shows an input that works."""
+
+
+class GuardRefused(OnCallError):
+    """A guard refuses; the sentence gives the numbers and says how to lift it."""
+
+
+class Aborted(OnCallError):
+    """A person stopped the run."""
+
+
+class TakenOver(OnCallError):
+    """A person took over; settings stay as they are."""
+
+
+class Rejected(OnCallError):
+    """An approver rejected the plan."""
+
+
+class WorldMoved(OnCallError):
+    """The live value is not the one that the plan was made from."""
+
+
+class NeedsHuman(OnCallError):
+    """No action of the runbook fits the evidence."""
+
+
+class Ineffective(OnCallError):
+    """The metrics have not improved in time, or something got worse."""
+
+
+class Recurred(OnCallError):
+    """The trouble came back once the settings were put back."""
+
+
+class PutBackFailed(OnCallError):
+    """At least one setting could not be put back."""
+
+
+class LockLost(OnCallError):
+    """The run's fencing token is no longer the lock's."""
+
+
+class NotFound(OnCallError):
+    """The named thing does not exist."""
+
+
+class Denied(OnCallError):
+    """The person is not among the approvers."""
+
+
+class NotDelivered(OnCallError):
+    """A report was not accepted; delivered again by the stream or the sweeper."""
