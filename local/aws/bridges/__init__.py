@@ -5,11 +5,23 @@ takes each bridge out and shows that the gap is still there: when that fails, up
 the gap and the bridge goes.
 """
 
-from local.aws.bridges import account_concurrency
-from local.aws.bridges.bridge import Bridge
 from local.aws import workers
+from local.aws.bridges import (
+    account_concurrency,
+    definition_yaml,
+    function_url,
+    lambda_errors,
+)
 
-ALL: list[Bridge] = [account_concurrency.BRIDGE]
+ALL = [
+    module.BRIDGE
+    for module in (
+        account_concurrency,
+        definition_yaml,
+        function_url,
+        lambda_errors,
+    )
+]
 
 
 def install() -> None:

@@ -49,6 +49,17 @@ class Bridge:
             self.on()
 
 
+class UpstreamChangedError(RuntimeError):
+    """MiniStack no longer has the piece that a bridge changes."""
+
+
+def edit(source: str, old: str, new: str) -> str:
+    """Replace the one occurrence of `old`; raises UpstreamChangedError unless there is one."""
+    if source.count(old) != 1:
+        raise UpstreamChangedError(f"MiniStack's source has {source.count(old)} times: {old}")
+    return source.replace(old, new)
+
+
 def _set(owner: Any, attribute: str, value: Any) -> None:
     if isinstance(owner, dict):
         owner[attribute] = value
