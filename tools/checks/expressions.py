@@ -43,7 +43,8 @@ class Names:
     """What an expression refers to.
 
     `variables` and `functions` are names without their dollar that the expression does not bind
-    itself (a function that is handed on uncalled, as in `$map($x, $string)`, is in `variables`); `states` are the field paths read below `$states`, e.g. `("input", "queue")`;
+    itself (a function that is handed on uncalled, as in `$map($x, $string)`, is in `variables`);
+    `states` are the field paths read below `$states`, e.g. `("input", "queue")`;
     `not_functions` are called expressions which are no function at all.
     """
 
