@@ -20,7 +20,8 @@ from ministack.services.cloudformation import custom_resource  # noqa: E402 -- a
 
 # MiniStack calls logging.basicConfig when it is imported; logging belongs to the program that runs.
 _root.handlers[:], _root.level = _handlers, _level
-logging.getLogger("ministack").setLevel(logging.CRITICAL)
+for _name in ("ministack", "states", "kms", "lambda", "cloudformation", *app.SERVICE_REGISTRY):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 _START_SECONDS = 20
 

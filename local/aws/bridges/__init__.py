@@ -9,8 +9,10 @@ from local.aws import workers
 from local.aws.bridges import (
     account_concurrency,
     definition_yaml,
+    event_source_mapping,
     function_url,
     lambda_errors,
+    stepfunctions,
 )
 
 ALL = [
@@ -18,8 +20,10 @@ ALL = [
     for module in (
         account_concurrency,
         definition_yaml,
+        event_source_mapping,
         function_url,
         lambda_errors,
+        stepfunctions,
     )
 ]
 
