@@ -392,8 +392,6 @@ class FakeSlack(FakeService):
     def _update(self, arguments: Json) -> Json:
         channel = self._channel(arguments, by_name=False)
         message = self._message(channel, arguments.get("ts"), "message_not_found")
-        if not {"text", "blocks", "attachments"} & arguments.keys():
-            raise _SlackError("no_text")
         content = _content(arguments)
         if len(content.text) > MAX_UPDATE_TEXT:
             raise _SlackError("msg_too_long")

@@ -27,6 +27,7 @@ KEY = "R0000000000000000000000000000001"
 OTHER_KEY = "R0000000000000000000000000000002"
 ALARM = "arn:aws:cloudwatch:eu-west-1:123456789012:alarm:orders-depth"
 REFERENCE = "https://events.example.com"
+HTTP = httpx2.Client()
 
 
 class Elsewhere(httpx2.HTTPTransport):
@@ -91,7 +92,7 @@ def rest(pagerduty: FakePagerDuty) -> Iterator[RestApiV2Client]:
 
 def send(pagerduty: FakePagerDuty, event: Any, path: str = "/v2/enqueue") -> httpx2.Response:
     body = event if isinstance(event, bytes) else json.dumps(event).encode()
-    return httpx2.post(pagerduty.base_url + path, content=body)
+    return HTTP.post(pagerduty.base_url + path, content=body)
 
 
 def trigger(**changes: Any) -> Json:
