@@ -107,16 +107,12 @@ class ApiAnswer:
 class Api:
     """Sends orders to the function URL, signed with SigV4.
 
-    `endpoint` is for an emulator: requests go there, while the Host header still names the
-    function URL. `credentials` are botocore's, for example `session.get_credentials()`.
+    `credentials` are botocore's, for example `session.get_credentials()`.
     """
 
-    def __init__(
-        self, url: str, credentials: Any, region: str, endpoint: str | None = None
-    ) -> None:
+    def __init__(self, url: str, credentials: Any, region: str) -> None:
         self._url = url
         self._signer = SigV4Auth(credentials, "lambda", region)
-        self._endpoint = endpoint
         self._http = URLLib3Session(timeout=10)
 
     def post(self, order: Order) -> ApiAnswer:
@@ -124,11 +120,7 @@ class Api:
         headers = {"Content-Type": "application/json"}
         request = AWSRequest("POST", self._url, headers=headers, data=json.dumps(order))
         self._signer.add_auth(request)
-        prepared = request.prepare()
-        if self._endpoint:
-            prepared.headers["Host"] = self._url.split("/")[2]
-            prepared.url = self._endpoint.rstrip("/") + "/"
-        answer = self._http.send(prepared)
+        answer = self._http.send(request.prepare())
         wait = answer.headers.get("Retry-After")
         try:
             body = json.loads(answer.content)
@@ -277,7 +269,7 @@ def main(context: click.Context, stack: str, endpoint_url: str | None, region: s
         pilot,
         sqs=client("sqs"),
         ssm=client("ssm"),
-        api=Api(pilot.api_url, session.get_credentials(), region, endpoint_url),
+        api=Api(pilot.api_url, session.get_credentials(), region),
     )
 
 

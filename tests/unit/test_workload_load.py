@@ -1,0 +1,181 @@
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from workload.functions.orders.settings import parse
+from workload.functions.orders.worker import Downstream
+from workload.load import (
+    Api,
+    ApiAnswer,
+    BadLoadError,
+    LoadGenerator,
+    Pilot,
+    SendFailedError,
+)
+
+PILOT = Pilot(
+    api_url="https://api.example.com/",
+    queue_url="the-queue",
+    queue_arn="arn:aws:sqs:us-east-1:123456789012:orders",
+    dead_letter_queue_url="the-dlq",
+    orders_table="orders",
+    payload_bucket="payloads",
+    worker_function="orders-worker",
+    worker_mapping_id="mapping",
+    back_pressure_parameter="/orders/back-pressure",
+    downstream_parameter="/orders/downstream",
+    backlog_alarm="orders-backlog",
+    oldest_age_alarm="orders-oldest-age",
+)
+
+
+class Queue:
+    def __init__(self, *, refuse: bool = False) -> None:
+        self.orders: list[dict[str, Any]] = []
+        self.refuse = refuse
+
+    def send_message_batch(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803 -- boto3's names
+        Entries: list[dict[str, str]],  # noqa: N803 -- boto3's names
+    ) -> dict[str, Any]:
+        assert QueueUrl == "the-queue"
+        assert 1 <= len(Entries) <= 10
+        if self.refuse:
+            return {"Failed": [{"Id": "0", "Message": "busy"}]}
+        self.orders += [json.loads(entry["MessageBody"]) for entry in Entries]
+        return {}
+
+
+class Parameters:
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+
+    def put_parameter(self, *, Name: str, Value: str, **_options: Any) -> None:  # noqa: N803 -- boto3's names
+        self.values[Name] = Value
+
+
+class FakeApi(Api):
+    """Gives the answers in turn, then 202 for ever."""
+
+    def __init__(self, *answers: ApiAnswer) -> None:
+        self.answers = list(answers)
+        self.taken: list[str] = []
+
+    def post(self, order: dict[str, Any]) -> ApiAnswer:
+        answer = self.answers.pop(0) if self.answers else ApiAnswer(202, {}, None)
+        if answer.status == 202:
+            self.taken.append(order["order_id"])
+        return answer
+
+
+def generator(queue: Queue, **more: Any) -> LoadGenerator:
+    return LoadGenerator(PILOT, sqs=queue, ssm=Parameters(), **more)
+
+
+def test_a_spike_sends_every_order_once() -> None:
+    queue, progress = Queue(), list[int]()
+
+    sent = generator(queue, on_progress=progress.append).spike(25)
+
+    assert sent.accepted == len({order["order_id"] for order in queue.orders}) == 25
+    assert progress == [10, 20, 25]
+
+
+def test_a_steady_load_keeps_its_rate_and_ends() -> None:
+    queue = Queue()
+
+    sent = generator(queue).steady(rate=100, seconds=0.5)
+
+    assert sent.accepted == len(queue.orders) == 50
+    assert 0.45 <= sent.seconds < 1
+
+
+def test_poison_is_marked() -> None:
+    queue = Queue()
+
+    generator(queue).poison(3)
+
+    assert [order["poison"] for order in queue.orders] == [True] * 3
+
+
+def test_a_refused_batch_is_an_error() -> None:
+    with pytest.raises(SendFailedError, match="SQS refused 1 orders: busy"):
+        generator(Queue(refuse=True)).spike(1)
+
+
+def test_a_429_is_counted_waited_out_and_the_order_sent_again() -> None:
+    api = FakeApi(ApiAnswer(202, {}, None), ApiAnswer(429, {}, 0.2))
+
+    sent = generator(Queue(), api=api).spike(3, channel="api")
+
+    assert (sent.accepted, sent.rejected) == (3, 1)
+    assert len(set(api.taken)) == 3
+    assert sent.seconds >= 0.2
+
+
+def test_waiting_out_a_429_ends_with_the_load() -> None:
+    api = FakeApi(ApiAnswer(429, {}, 60))
+
+    sent = generator(Queue(), api=api).spike(1, seconds=0.2, channel="api")
+
+    assert (sent.accepted, sent.rejected) == (0, 1)
+    assert sent.seconds < 1
+
+
+def test_any_other_answer_is_an_error() -> None:
+    api = FakeApi(ApiAnswer(500, {"error": "broken"}, None))
+
+    with pytest.raises(SendFailedError, match=r"500.*broken"):
+        generator(Queue(), api=api).spike(1, channel="api")
+
+
+def test_stop_ends_a_load_from_another_thread() -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    started = time.monotonic()
+
+    sent = generator(Queue(), stop=stop).steady(rate=20, seconds=60)
+
+    assert sent.accepted < 20
+    assert time.monotonic() - started < 2
+
+
+def test_trouble_and_recovery_are_what_the_worker_reads() -> None:
+    parameters = Parameters()
+    load = LoadGenerator(PILOT, sqs=Queue(), ssm=parameters)
+
+    def downstream() -> Downstream:
+        return Downstream.parse(parse("downstream", parameters.values["/orders/downstream"]))
+
+    load.slow_downstream(400)
+    assert downstream() == Downstream(latency_ms=400)
+    load.fail_downstream(0.5)
+    assert downstream() == Downstream(error_rate=0.5)
+    load.recover()
+    assert downstream() == Downstream()
+
+
+def test_loads_without_a_bound_are_refused() -> None:
+    load = generator(Queue())
+
+    for bad in (
+        lambda: load.spike(100_001),
+        lambda: load.spike(1, seconds=3601),
+        lambda: load.steady(-1, 1),
+        lambda: load.steady(1, float("nan")),
+        lambda: load.poison(-1),
+        lambda: load.fail_downstream(1.1),
+        lambda: load.slow_downstream(-5),
+    ):
+        with pytest.raises(BadLoadError, match="must be from 0 to"):
+            bad()
+
+
+def test_sending_by_the_api_needs_one() -> None:
+    with pytest.raises(BadLoadError, match="give the load generator an Api"):
+        generator(Queue()).spike(1, channel="api")
