@@ -1,0 +1,329 @@
+"""Rules for the roles of the translated template: least privilege, checked and recorded.
+
+Which actions know no resource is AWS's own data (the service authorization reference), read from
+the copy that parliament brings.
+"""
+
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tools.checks.finding import Finding
+from tools.checks.iam import AWS_MANAGED, Names, resolve, role_policies, simulate
+from tools.checks.template import Template, as_list, resources
+
+# Actions that IAM cannot restrict to a resource. `test_iam_rules` compares them with AWS's data.
+# Reads, then the task results (a task's token is their secret), then what the logging and tracing
+# of state machines and functions takes.
+STAR_ACTIONS = frozenset(
+    {
+        "cloudwatch:DescribeAlarmsForMetric",
+        "cloudwatch:GetMetricData",
+        "cloudwatch:GetMetricStatistics",
+        "cloudwatch:GetMetricWidgetImage",
+        "lambda:GetAccountSettings",
+        "lambda:ListEventSourceMappings",
+        "states:SendTaskFailure",
+        "states:SendTaskHeartbeat",
+        "states:SendTaskSuccess",
+        "logs:CreateLogDelivery",
+        "logs:DeleteLogDelivery",
+        "logs:DescribeLogGroups",
+        "logs:DescribeResourcePolicies",
+        "logs:GetLogDelivery",
+        "logs:ListLogDeliveries",
+        "logs:PutResourcePolicy",
+        "logs:UpdateLogDelivery",
+        "xray:GetSamplingRules",
+        "xray:GetSamplingTargets",
+        "xray:PutTelemetryRecords",
+        "xray:PutTraceSegments",
+    }
+)
+# Whoever holds one of these can give itself the rest, or change what runs under another role.
+FORBIDDEN_ACTIONS = (
+    "cloudformation:*",
+    "events:DeleteRule",
+    "events:DisableRule",
+    "events:Put*",
+    "events:RemoveTargets",
+    "iam:*",
+    "kms:CreateGrant",
+    "kms:PutKeyPolicy",
+    "lambda:AddPermission",
+    "lambda:CreateFunction",
+    "lambda:DeleteFunction",
+    "lambda:PublishVersion",
+    "lambda:UpdateAlias",
+    "lambda:UpdateFunctionCode",
+    "lambda:UpdateFunctionConfiguration",
+    "s3:PutBucketPolicy",
+    "scheduler:*",
+    "sns:SetTopicAttributes",
+    "sqs:AddPermission",
+    "sqs:DeleteQueue",
+    "sqs:PurgeQueue",
+    "sqs:SetQueueAttributes",
+    "states:CreateStateMachine",
+    "states:DeleteStateMachine",
+    "states:UpdateStateMachine",
+    "sts:AssumeRole*",
+)
+# Changes to what the runbooks protect.
+PRODUCTION_WRITES = frozenset(
+    {
+        "application-autoscaling:RegisterScalableTarget",
+        "ecs:UpdateService",
+        "lambda:DeleteFunctionConcurrency",
+        "lambda:DeleteProvisionedConcurrencyConfig",
+        "lambda:PutFunctionConcurrency",
+        "lambda:PutProvisionedConcurrencyConfig",
+        "lambda:UpdateEventSourceMapping",
+        "rds:FailoverGlobalCluster",
+        "rds:SwitchoverGlobalCluster",
+        "route53-recovery-cluster:UpdateRoutingControlState",
+        "route53-recovery-cluster:UpdateRoutingControlStates",
+        "route53:ChangeResourceRecordSets",
+        "route53:UpdateHealthCheck",
+        "sqs:CancelMessageMoveTask",
+        "sqs:DeleteMessage",
+        "sqs:StartMessageMoveTask",
+        "ssm:DeleteParameter",
+        "ssm:PutParameter",
+    }
+)
+OPT_IN_TAG = "aws:ResourceTag/runbook-automation"
+OPT_IN_VALUE = "enabled"
+_SEND_TASK = "states:SendTask"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One API call that was made: `service` and `action` as IAM names them, `role` a logical id.
+
+    `resource` is an ARN, or `*` where the action knows none; `context` holds the condition keys
+    that AWS would have filled in, e.g. the resource's tags.
+    """
+
+    service: str
+    action: str
+    resource: str
+    role: str
+    context: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def permission(self) -> str:
+        """The IAM action, `service:Action`."""
+        return f"{self.service}:{self.action}"
+
+
+def check_roles(template: Template) -> list[Finding]:
+    """Apply every rule to the roles of a translated template."""
+    policies = role_policies(template, managed=False)
+    findings = list(_send_task(policies))
+    for role, properties in resources(template, "AWS::IAM::Role").items():
+        findings += _managed(role, properties, template)
+    for role, statements in _statements(template).items():
+        for raw, resolved in statements:
+            if resolved["Effect"] == "Allow":
+                findings += _allow(role, raw, resolved, template)
+    for role, documents in policies.items():
+        for document in documents:
+            findings += _parliament(role, document)
+    return sorted(set(findings))
+
+
+def _statements(
+    template: Template,
+) -> dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]:
+    """Pair each statement as written with its resolved form."""
+    raw = role_policies(template, _Verbatim(), managed=False)
+    resolved = role_policies(template, managed=False)
+    return {
+        role: [
+            pair
+            for before, after in zip(raw[role], resolved[role], strict=True)
+            for pair in zip(before["Statement"], after["Statement"], strict=True)
+        ]
+        for role in resolved
+    }
+
+
+class _Verbatim(dict[str, str]):
+    """Resolves every reference to its own name in angle brackets."""
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str)
+
+    def __getitem__(self, key: str) -> str:
+        return f"<{key}>"
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 -- dict's signature
+        return self[key]
+
+
+def _allow(
+    role: str, raw: Mapping[str, Any], resolved: Mapping[str, Any], template: Template
+) -> Iterator[Finding]:
+    if "NotAction" in resolved or "NotResource" in resolved:
+        yield Finding("iam-not", role, "an Allow says what, not what not")
+        return
+    actions = [str(action) for action in as_list(resolved["Action"])]
+    star = "*" in as_list(resolved["Resource"])
+    for action in actions:
+        if "*" in action or "?" in action:
+            yield Finding("iam-wildcard-action", role, f"{action}: name each action")
+        elif star and action not in STAR_ACTIONS:
+            yield Finding("iam-star-resource", role, f"{action} can be restricted to a resource")
+        for forbidden in FORBIDDEN_ACTIONS:
+            if _overlap(action, forbidden):
+                yield Finding("iam-forbidden", role, f"{action}: no role needs this at run time")
+        if action in PRODUCTION_WRITES and not _opted_in(raw, template):
+            yield Finding(
+                "iam-opt-in", role, f"{action} lacks the condition {OPT_IN_TAG}: {OPT_IN_VALUE}"
+            )
+
+
+def _overlap(action: str, forbidden: str) -> bool:
+    one = {"Statement": {"Effect": "Allow", "Action": forbidden, "Resource": "*"}}
+    other = {"Statement": {"Effect": "Allow", "Action": action, "Resource": "*"}}
+    return simulate(one, action, "*") or simulate(other, forbidden, "*")
+
+
+def _opted_in(raw: Mapping[str, Any], template: Template) -> bool:
+    """Tell whether a write is held to tagged resources, parameters' or this stack's own."""
+    wanted = raw.get("Condition", {}).get("StringEquals", {}).get(OPT_IN_TAG)
+    if wanted is not None and as_list(wanted) == [OPT_IN_VALUE]:
+        return True
+    named = template.get("Parameters", {}).keys() | template["Resources"].keys()
+    return all(
+        any(f"<{name}>" in arn or f"<{name}." in arn for name in named)
+        for arn in map(str, as_list(raw["Resource"]))
+    )
+
+
+def _send_task(policies: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[Finding]:
+    holders = sorted(
+        role
+        for role, documents in policies.items()
+        if any(simulate(documents, f"{_SEND_TASK}{end}", "*") for end in ("Success", "Failure"))
+    )
+    if len(holders) != 1:
+        yield Finding("iam-send-task", ", ".join(holders) or "no role", "exactly one role decides")
+
+
+def _managed(role: str, properties: Mapping[str, Any], template: Template) -> Iterator[Finding]:
+    for arn in properties.get("ManagedPolicyArns", ()):
+        said = str(resolve(arn, template, {}))
+        if not said.endswith(tuple(f":policy/{name}" for name in AWS_MANAGED)):
+            yield Finding("iam-managed-policy", role, f"{said}: write out what the role needs")
+
+
+@cache
+def _linter() -> ModuleType:
+    """Import parliament 1.6.4 past what is old about it.
+
+    It finds its data files by `pkg_resources`, which setuptools has dropped, and its regular
+    expressions make Python warn when it is compiled for the first time.
+    """
+    stand_in = ModuleType("pkg_resources")
+
+    def resource_filename(package: str, name: str) -> str:
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(package)
+        return str(Path(spec.origin).parent / name)
+
+    vars(stand_in)["resource_filename"] = resource_filename
+    sys.modules["pkg_resources"] = stand_in
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore", ResourceWarning)
+            return importlib.import_module("parliament")
+    finally:
+        del sys.modules["pkg_resources"]
+
+
+def _parliament(role: str, document: Mapping[str, Any]) -> Iterator[Finding]:
+    analysed = _linter().analyze_policy_string(json.dumps(document))
+    for found in analysed.findings:
+        # A star resource is judged by the list above.
+        if found.issue != "RESOURCE_STAR":
+            yield Finding("parliament", role, f"{found.issue} {found.detail}")
+
+
+def knows_resources(action: str) -> bool:
+    """Tell from AWS's data whether an action can be restricted to resources.
+
+    Raises KeyError for an action that does not exist.
+    """
+    prefix, name = action.split(":")
+    for service in _linter().iam_definition:
+        if service["prefix"] == prefix:
+            for privilege in service["privileges"]:
+                if privilege["privilege"].lower() == name.lower():
+                    return any(kind["resource_type"] for kind in privilege["resource_types"])
+    raise KeyError(action)
+
+
+def unpermitted(
+    calls: Iterable[Call], template: Template, names: Names | None = None
+) -> list[Finding]:
+    """Return the calls that the role they were made under does not allow.
+
+    `names` are the deployed names that the calls' ARNs carry (see `role_policies`).
+    """
+    policies = role_policies(template, names)
+    return sorted(
+        {
+            Finding("iam-missing", call.role, f"{call.permission} on {call.resource}")
+            for call in calls
+            if not simulate(policies[call.role], call.permission, call.resource, call.context)
+        }
+    )
+
+
+def unused(
+    calls: Iterable[Call],
+    template: Template,
+    exceptions: Mapping[tuple[str, str], str],
+) -> list[Finding]:
+    """Return the allowed actions that no call used, and the exceptions that are none.
+
+    `exceptions` maps (role, action) to the reason why no call shows it.
+    """
+    used = {(call.role, call.permission.lower()) for call in calls}
+    allowed = {
+        (role, str(action))
+        for role, documents in role_policies(template, managed=False).items()
+        for document in documents
+        for statement in document["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in as_list(statement["Action"])
+    }
+    idle = {pair for pair in allowed if (pair[0], pair[1].lower()) not in used}
+    return sorted(
+        [
+            Finding("iam-unused", role, f"{action} is allowed, but nothing used it")
+            for role, action in idle - exceptions.keys()
+        ]
+        + [
+            Finding("iam-exception", role, f"{action} needs no exception any more")
+            for role, action in _stale(exceptions, idle)
+        ]
+    )
+
+
+def _stale(
+    exceptions: Mapping[tuple[str, str], str], idle: Collection[tuple[str, str]]
+) -> Iterator[tuple[str, str]]:
+    return (pair for pair in exceptions if pair not in idle)
