@@ -8,10 +8,11 @@ A time series is a dict from a period's start (epoch seconds) to its value; a pe
 has no key. Arithmetic between two series keeps the periods that both have.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 type TimeSeries = dict[int, float]
@@ -35,7 +36,6 @@ class Scope:
     metrics: Callable[[], list[TimeSeries]]
     grid: Sequence[int]
     period: int
-    depth: int = field(default=0)
 
 
 def evaluate(expression: str, scope: Scope) -> Value:
@@ -304,7 +304,7 @@ def _fill(scope: Scope, value: Value, how: Any) -> Value:
     return dict(sorted(filled.items()))
 
 
-def _if(scope: Scope, condition: Value, yes: Value, no: Value | None = None) -> Value:
+def _if(_scope: Scope, condition: Value, yes: Value, no: Value | None = None) -> Value:
     def pick(value: Value | None, at: int) -> float | None:
         if isinstance(value, dict):
             return value.get(at)
@@ -317,9 +317,7 @@ def _if(scope: Scope, condition: Value, yes: Value, no: Value | None = None) -> 
         return chosen if chosen is not None else {}
     if isinstance(condition, list):
         raise ExpressionError("IF takes time series and numbers, not arrays")
-    moments = [at for at in condition if at in condition]
-    picked = {at: pick(yes if condition[at] else no, at) for at in moments}
-    del scope
+    picked = {at: pick(yes if met else no, at) for at, met in condition.items()}
     return {at: value for at, value in picked.items() if value is not None}
 
 
@@ -332,7 +330,7 @@ def _rate(_scope: Scope, value: Value) -> Value:
     moments = sorted(value)
     return {
         at: (value[at] - value[before]) / (at - before)
-        for before, at in zip(moments, moments[1:], strict=False)
+        for before, at in itertools.pairwise(moments)
     }
 
 
@@ -342,7 +340,7 @@ def _diff(_scope: Scope, value: Value) -> Value:
     if not isinstance(value, dict):
         raise ExpressionError("DIFF takes a time series")
     moments = sorted(value)
-    return {at: value[at] - value[before] for before, at in zip(moments, moments[1:], strict=False)}
+    return {at: value[at] - value[before] for before, at in itertools.pairwise(moments)}
 
 
 def _running_sum(_scope: Scope, value: Value) -> Value:

@@ -42,17 +42,15 @@ class Statistics:
         Knows SampleCount, Sum, Average, Minimum, Maximum and percentiles such as ``p99`` or
         ``p99.9``. Raises UnsupportedStatisticError for any other name.
         """
-        match statistic:
-            case "SampleCount":
-                return self.count
-            case "Sum":
-                return self.total
-            case "Average":
-                return self.total / self.count
-            case "Minimum":
-                return self.low
-            case "Maximum":
-                return self.high
+        basic = {
+            "SampleCount": self.count,
+            "Sum": self.total,
+            "Average": self.total / self.count,
+            "Minimum": self.low,
+            "Maximum": self.high,
+        }
+        if statistic in basic:
+            return basic[statistic]
         rank = percentile_rank(statistic)
         if self.values is None or self.low < 0:
             return None
@@ -272,7 +270,7 @@ def roll_up_all(now: float) -> None:
             cloudwatch._metrics.pop_scoped(*scoped, None)  # noqa: SLF001 -- its store
 
 
-def put_metric_history(
+def put_metric_history(  # noqa: PLR0917 -- a metric is named by these five, in this order
     account: str,
     region: str,
     namespace: str,
