@@ -1,7 +1,13 @@
 import itertools
-from collections.abc import Iterator
+import json
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from local.aws import AwsAccount, EmbeddedAws
 
@@ -18,3 +24,52 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
 def aws(embedded_aws: EmbeddedAws) -> AwsAccount:
     """An account of the test's own, so that tests cannot meet."""
     return embedded_aws.for_account(str(next(_accounts)))
+
+
+type Deploy = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def stack(aws: AwsAccount, tmp_path: Path) -> Deploy:
+    """Deploy resources (YAML) with `app.py` as their code; return physical ids by logical id."""
+
+    def deploy(resources: str, code: str = "", name: str = "stack") -> dict[str, str]:
+        folder = tmp_path / "code"
+        folder.mkdir(exist_ok=True)
+        (folder / "app.py").write_text(textwrap.dedent(code))
+        template = {
+            "Transform": "AWS::Serverless-2016-10-31",
+            "Globals": {
+                "Function": {
+                    "Runtime": "python3.13",
+                    "CodeUri": "code",
+                    "Timeout": 10,
+                    "Handler": "app.handler",
+                }
+            },
+            "Resources": yaml_parse(textwrap.dedent(resources)),
+        }
+        (tmp_path / "template.yaml").write_text(json.dumps(template))
+        aws.deploy(name, tmp_path / "template.yaml")
+        found = aws.client("cloudformation").describe_stack_resources(StackName=name)
+        return {
+            resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+            for resource in found["StackResources"]
+        }
+
+    return deploy
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Any]:
+    """Ask again until the answer is true; return it."""
+
+    def ask(question: Callable[[], Any], seconds: float = 10) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (answer := question()):
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {seconds} s; the last answer was {answer!r}")
+            time.sleep(0.02)
+        return answer
+
+    return ask

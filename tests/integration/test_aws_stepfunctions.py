@@ -101,7 +101,7 @@ def test_the_machines_time_limit_ends_the_execution(aws: AwsAccount) -> None:
 def test_a_task_that_is_not_answered_in_time_fails(
     aws: AwsAccount, timeout: int, heartbeat: int, error: str
 ) -> None:
-    given = {"queue": _queue(aws), "timeout": timeout, "heartbeat": heartbeat}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": timeout, "heartbeat": heartbeat}
     ended = _run(aws, _ASK, given)
     assert (ended["status"], ended["error"]) == ("FAILED", error)
     with pytest.raises(ClientError) as late:
@@ -112,7 +112,7 @@ def test_a_task_that_is_not_answered_in_time_fails(
 
 
 def test_heartbeats_keep_a_task_waiting(aws: AwsAccount) -> None:
-    given = {"queue": _queue(aws), "timeout": 20, "heartbeat": 1}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 20, "heartbeat": 1}
     execution = _start(aws, _machine(aws, _ASK), given)
     token = _token(aws, given["queue"])
     sfn = aws.client("stepfunctions")
@@ -125,7 +125,7 @@ def test_heartbeats_keep_a_task_waiting(aws: AwsAccount) -> None:
 
 
 def test_a_token_is_answered_once(aws: AwsAccount) -> None:
-    given = {"queue": _queue(aws), "timeout": 20, "heartbeat": 10}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 20, "heartbeat": 10}
     execution = _start(aws, _machine(aws, _ASK), given)
     token = _token(aws, given["queue"])
     sfn = aws.client("stepfunctions")
@@ -144,7 +144,7 @@ def test_a_token_is_answered_once(aws: AwsAccount) -> None:
 
 def test_a_retried_task_hands_out_a_new_token(aws: AwsAccount) -> None:
     retry = "    Retry: [{ErrorEquals: [Again], IntervalSeconds: 1, MaxAttempts: 1}]\n    End: true"
-    given = {"queue": _queue(aws), "timeout": 20, "heartbeat": 10}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 20, "heartbeat": 10}
     execution = _start(aws, _machine(aws, _ASK.replace("    End: true", retry)), given)
     sfn = aws.client("stepfunctions")
     first = _token(aws, given["queue"])
@@ -188,7 +188,7 @@ def test_a_stopped_execution_enters_no_further_state_and_stays_aborted(aws: AwsA
 
 
 def test_stopping_ends_a_waiting_task_and_its_token(aws: AwsAccount) -> None:
-    given = {"queue": _queue(aws), "timeout": 60, "heartbeat": 50}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 60, "heartbeat": 50}
     execution = _start(aws, _machine(aws, _ASK), given)
     token = _token(aws, given["queue"])
     sfn = aws.client("stepfunctions")

@@ -9,8 +9,11 @@ from local.aws import workers
 from local.aws.bridges import (
     account_concurrency,
     definition_yaml,
-    event_source_mapping,
+    event_sources,
+    eventbridge_targets,
     function_url,
+    iam_lambda,
+    lambda_async,
     lambda_errors,
     stepfunctions,
 )
@@ -20,8 +23,11 @@ ALL = [
     for module in (
         account_concurrency,
         definition_yaml,
-        event_source_mapping,
+        event_sources,
+        eventbridge_targets,
         function_url,
+        iam_lambda,
+        lambda_async,
         lambda_errors,
         stepfunctions,
     )

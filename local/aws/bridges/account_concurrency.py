@@ -35,9 +35,11 @@ def limit_of(account: str) -> int:
 def _acquire_execution_slot(
     func: dict[str, Any], config: dict[str, Any]
 ) -> tuple[str | None, str | None]:
-    reserved = lambda_svc._reserved_concurrency(func, config)
     key: str = lambda_svc._inflight_key(config)
-    account, region, _ = key.split(":", 2)
+    account, region, name = key.split(":", 2)
+    # An asynchronous invocation carries a copy of the record; the reservation is read as it is now.
+    live = lambda_svc._functions.get_scoped(account, region, name) or func
+    reserved = lambda_svc._reserved_concurrency(live, config)
     with lambda_svc._inflight_lock:
         mine = lambda_svc._inflight.get(key, 0)
         if reserved is not None and mine >= reserved:

@@ -31,7 +31,8 @@ _REPORT = f'''
 def _report(kind, error, skip=0):
     frames = traceback.extract_tb(error.__traceback__)[skip:]
     body = {{"errorMessage": str(error), "errorType": kind or type(error).__name__}}
-    body["stackTrace"] = traceback.format_list(frames)
+    root = os.environ.get("LAMBDA_TASK_ROOT", "/var/task")
+    body["stackTrace"] = [line.replace(root, "/var/task") for line in traceback.format_list(frames)]
     return {{"{_FAILED}": body, "trace": traceback.format_exc()}}
 
 def _end_log():

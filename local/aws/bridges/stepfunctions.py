@@ -228,7 +228,7 @@ def _invoke_with_callback(resource: str, arguments: Any, _token: str, state: _St
     context, heartbeat = _task.get()
     token = context["Task"]["Token"]
     done = threading.Event()
-    waiting = {"event": done, "result": None, "error": None, "heartbeat": None}
+    waiting: dict[str, Any] = {"event": done, "result": None, "error": None, "heartbeat": None}
     sfn._task_tokens[token] = waiting
     try:
         sfn._invoke_resource(resource.replace(".waitForTaskToken", ""), arguments)

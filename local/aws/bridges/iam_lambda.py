@@ -1,0 +1,134 @@
+"""Gaps in authorization: Lambda's actions, and condition keys that the roles rely on.
+
+MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourceMapping for
+ListEventSourceMappings, and does not check UpdateEventSourceMapping or GetAccountSettings at all;
+it knows no tags of event source mappings, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
+
+AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions and event
+source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on PutMetricData
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html).
+"""
+# ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
+
+import contextvars
+import io
+import json
+from typing import Any
+from urllib.parse import unquote
+
+from botocore.parsers import RpcV2CBORParser
+from ministack.core import iam_actions
+from ministack.services import lambda_svc, tagging
+
+from local.aws.bridges.bridge import Bridge
+
+BRIDGE = Bridge("iam_lambda")
+# Where the action is not the operation's name (service authorization reference, as above).
+_ACTIONS = {
+    "Invoke": "InvokeFunction",
+    "InvokeAsync": "InvokeAsync",
+    "InvokeWithResponseStream": "InvokeFunction",
+}
+_MAPPING_OPERATIONS = {
+    "CreateEventSourceMapping",
+    "DeleteEventSourceMapping",
+    "GetEventSourceMapping",
+    "UpdateEventSourceMapping",
+}
+_routes: list[tuple[str, Any, str]] = []
+
+
+@BRIDGE.replace(iam_actions, "_lambda_action")
+def _lambda_action(method: str, path: str) -> str | None:
+    if not _routes:
+        for verb, pattern, operation, _, _ in iam_actions._load_botocore_routes("lambda"):
+            _routes.append((verb, pattern, operation))
+    clean = path.rstrip("/") or "/"
+    for verb, pattern, operation in _routes:
+        if verb == method and pattern.match(clean):
+            return _ACTIONS.get(operation, operation)
+    return None
+
+
+@BRIDGE.replace(tagging, "resource_tags")
+def resource_tags(arn: str) -> dict[str, str] | None:
+    """Return the tags of the resource that an ARN names, or None for an unknown one."""
+    prefix, is_mapping, mapping_id = arn.partition(":event-source-mapping:")
+    if is_mapping:
+        mapping = lambda_svc._esms.get(mapping_id)
+        return dict(mapping.get("Tags") or {}) if mapping else None
+    prefix, is_function, name = arn.partition(":function:")
+    found: dict[str, str] | None = _tags(
+        f"{prefix}:function:{name.partition(':')[0]}" if is_function else arn
+    )
+    return found
+
+
+@BRIDGE.replace(iam_actions, "request_tag_context")
+def request_tag_context(
+    service: str, iam_action: str, body: bytes, params: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the request's own condition keys, beyond its tags."""
+    context: dict[str, Any] = _request_tags(service, iam_action, body, params)
+    if iam_action == "cloudwatch:PutMetricData" and (namespace := _namespace(body, params)):
+        context["cloudwatch:namespace"] = namespace
+    if iam_action.removeprefix("lambda:") in _MAPPING_OPERATIONS and (
+        function := _function_arn(body)
+    ):
+        context["lambda:FunctionArn"] = function
+    return context
+
+
+@BRIDGE.replace(iam_actions, "extract_resource_arn")
+def extract_resource_arn(
+    service: str, method: str, path: str, headers: Any, body: bytes, params: Any, region: str,
+    account: str,
+) -> str:  # fmt: skip
+    """Return the ARN that is checked, and note the mapping that a request names by its path."""
+    _, named, mapping_id = path.partition("/event-source-mappings/")
+    _mapping.set(unquote(mapping_id.rstrip("/")) if named and service == "lambda" else "")
+    arn: str = _resource(service, method, path, headers, body, params, region, account)
+    if service == "ssm" and arn == "*" and (name := _parameter(body)):
+        return f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
+    return arn
+
+
+# MiniStack asks for a request's resource, then for its context, in the same task.
+_mapping: contextvars.ContextVar[str] = contextvars.ContextVar("_mapping", default="")
+
+
+def _parameter(body: bytes) -> str:
+    """Return the parameter that GetParameters (its first) or GetParametersByPath names."""
+    try:
+        data = json.loads(body or b"{}")
+    except ValueError:
+        return ""
+    return str(next(iter(data.get("Names") or []), "") or data.get("Path") or "")
+
+
+def _function_arn(body: bytes) -> str:
+    if mapping := lambda_svc._esms.get(_mapping.get()):
+        return str(mapping["FunctionArn"])
+    try:
+        name = json.loads(body or b"{}").get("FunctionName", "")
+    except ValueError:
+        return ""
+    return name if name.startswith("arn:") or not name else str(lambda_svc._func_arn(name))
+
+
+def _namespace(body: bytes, params: dict[str, Any]) -> str:
+    if named := params.get("Namespace"):
+        return str(named[0] if isinstance(named, list) else named)
+    if body.startswith(b"{"):
+        return str(json.loads(body).get("Namespace", ""))
+    try:
+        return str(_CBOR.parse_data_item(io.BufferedReader(io.BytesIO(body))).get("Namespace", ""))
+    except (AttributeError, ValueError, IndexError):
+        return ""
+
+
+_CBOR = RpcV2CBORParser()
+_tags = BRIDGE.original(tagging, "resource_tags")
+_request_tags = BRIDGE.original(iam_actions, "request_tag_context")
+_resource = BRIDGE.original(iam_actions, "extract_resource_arn")

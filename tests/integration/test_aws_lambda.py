@@ -1,0 +1,249 @@
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from local.aws import AwsAccount, EmbeddedAws
+from local.aws.bridges import account_concurrency, function_url, lambda_async, lambda_errors
+
+type Deploy = Callable[..., dict[str, str]]
+type Eventually = Callable[..., Any]
+
+_CODE = """
+    import os, sys, time
+    import boto3
+
+    CALLS = []
+
+    class QueueIsGoneError(Exception):
+        pass
+
+    def handler(event, context):
+        CALLS.append(event)
+        match event:
+            case {"raise": text}:
+                raise QueueIsGoneError(text)
+            case {"exit": code}:
+                sys.exit(code)
+            case {"sleep": seconds}:
+                time.sleep(seconds)
+            case {"return": "set"}:
+                return {1}
+            case {"return": value}:
+                return value
+            case {"requestContext": _}:
+                return {"statusCode": 200, "body": event["body"] + event["rawPath"]}
+            case {"print": text}:
+                print(text)
+        return {"calls": len(CALLS), "host": os.environ.get("SECRET_OF_THE_HOST")}
+"""
+_FUNCTION = """
+    Work:
+      Type: AWS::Serverless::Function
+      Properties: {}
+"""
+_MACHINE = """
+    Machine:
+      Type: AWS::Serverless::StateMachine
+      Properties:
+        Policies: [{LambdaInvokePolicy: {FunctionName: !Ref Work}}]
+        Definition:
+          QueryLanguage: JSONata
+          StartAt: Work
+          States:
+            Work:
+              Type: Task
+              Resource: arn:aws:states:::lambda:invoke
+              Arguments: {FunctionName: !GetAtt Work.Arn, Payload: "{% $states.input %}"}
+              Output: "{% $states.result.Payload %}"
+              TimeoutSeconds: 20
+              Catch:
+                - ErrorEquals: [QueueIsGoneError]
+                  Output: caught by name
+                  Next: Done
+              Next: Done
+            Done: {Type: Pass, End: true}
+"""
+
+
+def _invoke(aws: AwsAccount, function: str, event: Any) -> tuple[str | None, Any]:
+    answer = aws.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+    return answer.get("FunctionError"), json.loads(answer["Payload"].read())
+
+
+def _run(aws: AwsAccount, machine: str, event: Any, eventually: Eventually) -> Any:
+    sfn = aws.client("stepfunctions")
+    arn = sfn.start_execution(stateMachineArn=machine, input=json.dumps(event))["executionArn"]
+
+    def ended() -> Any:
+        execution = sfn.describe_execution(executionArn=arn)
+        return execution if execution["status"] != "RUNNING" else None
+
+    return eventually(ended)
+
+
+def test_an_exception_keeps_its_class_message_and_trace(aws: AwsAccount, stack: Deploy) -> None:
+    function = stack(_FUNCTION, _CODE)["Work"]
+    kind, error = _invoke(aws, function, {"raise": "orders"})
+    assert kind == "Unhandled"
+    assert (error["errorType"], error["errorMessage"]) == ("QueueIsGoneError", "orders")
+    assert 'File "/var/task/app.py"' in error["stackTrace"][0]
+    assert "raise QueueIsGoneError(text)" in error["stackTrace"][0]
+    assert _invoke(aws, function, {})[1]["calls"] == 2  # the environment stayed warm
+
+
+def test_other_failures_have_the_names_that_aws_gives_them(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        """
+        Work: {Type: AWS::Serverless::Function, Properties: {Timeout: 1}}
+        NoModule: {Type: AWS::Serverless::Function, Properties: {Handler: gone.handler}}
+        NoHandler: {Type: AWS::Serverless::Function, Properties: {Handler: app.gone}}
+        """,
+        _CODE,
+    )
+    cases: list[tuple[str, Any, str, str]] = [
+        ("Work", {"exit": 3}, "Runtime.ExitError", "Runtime exited"),
+        ("Work", {"sleep": 5}, "Sandbox.Timedout", "Task timed out after 1.00 seconds"),
+        ("Work", {"return": "set"}, "Runtime.MarshalError", "Unable to marshal response"),
+        ("NoModule", {}, "Runtime.ImportModuleError", "Unable to import module 'gone'"),
+        ("NoHandler", {}, "Runtime.HandlerNotFound", "Handler 'gone' missing on module 'app'"),
+    ]
+    for name, event, kind, message in cases:
+        failed, error = _invoke(aws, names[name], event)
+        assert (failed, error["errorType"]) == ("Unhandled", kind)
+        assert message in error["errorMessage"]
+
+
+def test_a_function_sees_nothing_of_the_host(
+    aws: AwsAccount, stack: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "dummy")
+    assert _invoke(aws, stack(_FUNCTION, _CODE)["Work"], {})[1]["host"] is None
+
+
+def test_a_silent_function_answers_at_once_and_a_loud_one_is_logged(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    function = stack(_FUNCTION, _CODE)["Work"]
+    _invoke(aws, function, {})
+    begun = time.monotonic()
+    for _ in range(5):
+        _invoke(aws, function, {})
+    assert time.monotonic() - begun < 5 * 0.045
+    _invoke(aws, function, {"print": "a line of log"})
+    logs = aws.client("logs")
+
+    def logged() -> bool:
+        events = logs.filter_log_events(logGroupName=f"/aws/lambda/{function}")["events"]
+        return any("a line of log" in event["message"] for event in events)
+
+    assert eventually(logged)
+
+
+def test_state_machines_catch_exceptions_by_class(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    machine = stack(_FUNCTION + _MACHINE, _CODE)["Machine"]
+    assert _run(aws, machine, {"raise": "x"}, eventually)["output"] == '"caught by name"'
+    assert _run(aws, machine, {"return": "123"}, eventually)["output"] == '"123"'
+
+
+def test_a_throttled_function_has_its_own_error_in_state_machines(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    names = stack(_FUNCTION + _MACHINE, _CODE)
+    client = aws.client("lambda")
+    client.put_function_concurrency(FunctionName=names["Work"], ReservedConcurrentExecutions=0)
+    ended = _run(aws, names["Machine"], {}, eventually)
+    assert (ended["status"], ended["error"]) == ("FAILED", "Lambda.TooManyRequestsException")
+    with pytest.raises(client.exceptions.TooManyRequestsException):
+        _invoke(aws, names["Work"], {})
+
+
+def test_reservations_come_out_of_the_accounts_limit(aws: AwsAccount, stack: Deploy) -> None:
+    function = stack(_FUNCTION, _CODE)["Work"]
+    client = aws.client("lambda")
+    aws.set_account_concurrency(300)
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=200)
+    limit = client.get_account_settings()["AccountLimit"]
+    assert limit["ConcurrentExecutions"] == 300
+    assert limit["UnreservedConcurrentExecutions"] == 100
+    with pytest.raises(ClientError, match=r"below its minimum value of \[100\]"):
+        client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=201)
+    aws.set_account_concurrency(0)
+    client.delete_function_concurrency(FunctionName=function)
+    with pytest.raises(client.exceptions.TooManyRequestsException):
+        _invoke(aws, function, {})
+
+
+def test_a_function_url_is_reachable(aws: AwsAccount, stack: Deploy) -> None:
+    resources = _FUNCTION.replace("{}", "{FunctionUrlConfig: {AuthType: NONE}}")
+    url = aws.function_url(stack(resources, _CODE)["Work"])
+    request = urllib.request.Request(f"{url}decisions/1", b"hello ", {"Content-Type": "text/plain"})  # noqa: S310 -- our own URL
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 -- as above
+        assert answer.read() == b"hello /decisions/1"
+
+
+def test_a_failed_event_goes_to_the_dead_letter_queue_as_it_came(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    names = stack(
+        """
+        Dead: {Type: AWS::SQS::Queue}
+        Work:
+          Type: AWS::Serverless::Function
+          Properties:
+            DeadLetterQueue: {Type: SQS, TargetArn: !GetAtt Dead.Arn}
+            EventInvokeConfig: {MaximumRetryAttempts: 0}
+        """,
+        _CODE,
+    )
+    aws.client("lambda").invoke(
+        FunctionName=names["Work"], InvocationType="Event", Payload='{"raise": "x"}'
+    )
+    received = aws.client("sqs").receive_message(
+        QueueUrl=names["Dead"], WaitTimeSeconds=5, MessageAttributeNames=["All"]
+    )["Messages"][0]
+    assert json.loads(received["Body"]) == {"raise": "x"}
+    assert received["MessageAttributes"]["ErrorMessage"]["StringValue"] == "x"
+
+
+def test_a_throttled_event_is_not_lost(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    function = stack(_FUNCTION, _CODE)["Work"]
+    client = aws.client("lambda")
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=0)
+    client.invoke(FunctionName=function, InvocationType="Event", Payload="{}")
+    time.sleep(0.3)
+    client.delete_function_concurrency(FunctionName=function)
+    groups = aws.client("logs")
+
+    def ran() -> bool:
+        found = groups.describe_log_groups(logGroupNamePrefix=f"/aws/lambda/{function}")
+        return bool(found["logGroups"])
+
+    assert eventually(ran)
+
+
+def test_without_the_bridges_the_gaps_are_still_there(
+    embedded_aws: EmbeddedAws, aws: AwsAccount, stack: Deploy
+) -> None:
+    with (
+        lambda_errors.BRIDGE.off(),
+        function_url.BRIDGE.off(),
+        account_concurrency.BRIDGE.off(),
+        lambda_async.BRIDGE.off(),
+    ):
+        names = stack(_FUNCTION.replace("{}", "{FunctionUrlConfig: {AuthType: NONE}}"), _CODE)
+        _, error = _invoke(aws, names["Work"], {"raise": "x"})
+        assert error["errorType"] == "Runtime.HandlerError"
+        assert aws.function_url(names["Work"]).endswith(".on.aws/")
+        aws.set_account_concurrency(10)
+        limit = aws.client("lambda").get_account_settings()["AccountLimit"]
+        assert limit["ConcurrentExecutions"] != 10
+    assert embedded_aws.account != aws.account
