@@ -9,6 +9,7 @@ from local.aws import workers
 from local.aws.bridges import (
     account_concurrency,
     definition_yaml,
+    event_source_mapping,
     event_sources,
     eventbridge_targets,
     function_url,
@@ -23,6 +24,7 @@ ALL = [
     for module in (
         account_concurrency,
         definition_yaml,
+        event_source_mapping,
         event_sources,
         eventbridge_targets,
         function_url,
