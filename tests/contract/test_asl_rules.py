@@ -245,6 +245,12 @@ def test_asl_validator_tells_the_flawed_machine_from_the_clean_one() -> None:
     assert any("Output" in finding.message for finding in findings)
 
 
+def test_asl_validator_is_spared_the_strings_that_it_refuses_without_need() -> None:
+    output = {"empty": "", "lines": "{% $incident\n & 'x' %}", "list": ["", 1, {"a": "b\nc"}]}
+
+    assert machines.validate({"m": planted(CLEAN, (*DONE, "Output"), output)}) == []
+
+
 def test_substitutions_are_collected() -> None:
     assert asl_rules.substitutions(CLEAN) == {
         "AskArn",

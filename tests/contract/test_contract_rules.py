@@ -120,7 +120,7 @@ def test_a_command_that_the_cli_refuses_is_found(command: str) -> None:
         "aws lambda update-event-source-mapping --uuid U --no-enabled --region eu-west-1",
         "`aws logs tail NAME` and `aws s3 cp A B`; no more",
         "aws ssm put-parameter --overwrite --name N --value 'a b'",
-        "stopped by AWS and nothing else",
+        "stopped by AWS, with `aws lambda invoke` of something",
     ],
 )
 def test_a_command_that_works_is_left_alone(command: str) -> None:

@@ -131,9 +131,10 @@ _JSONPATH_FIELDS = frozenset(
 )
 # A string that was meant as an expression but lacks its {% %}.
 _BARE_PATH = re.compile(r"\$(?!\{)\$?[.\w\[]|States\.[A-Z]\w*\(")
+_PLACEHOLDER = re.compile(r"\$\{([\w:.]+)\}")
 _BARE_MARKERS = re.compile(r"\{%|%\}")
 _BY_HAND = re.compile(r"\bby hand\b", re.IGNORECASE)
-_NOT_AN_ORDER = re.compile(r"^[^A-Z]|^\w+(ing|ed)\b|[_.:]|[a-z][A-Z]")
+_NOT_AN_ORDER = re.compile(r"^[^A-Z]|^\w{3,}(ing|ed)\b|[_.:]|[a-z][A-Z]")
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html
 _CONTEXT: Mapping[str, frozenset[str]] = {
@@ -429,8 +430,9 @@ def _caught_ends(scope: Scope, handled: frozenset[str]) -> Iterator[Finding]:
 def _loops(scope: Scope) -> Iterator[Finding]:
     """Find cycles that no counter ends.
 
-    What bounds a cycle is a Choice on it which reads a counter (a variable set from itself
-    somewhere on the cycle) and has a way out of it.
+    A counter is a variable that some state on the cycle sets while it reads it: `$checks + 1`, or
+    what a function makes of its own last answer. What bounds a cycle is a Choice on it that asks
+    for a counter.
     """
     transitions = [edge for edge in edges(scope.states) if edge.target in scope.states]
     ways = {name: reachable(name, transitions) for name in scope.states}
@@ -440,21 +442,12 @@ def _loops(scope: Scope) -> Iterator[Finding]:
         if any(name in ways[edge.target] for edge in transitions if edge.source == name)
     }
     for cycle in cycles:
-        counters = {
-            variable
-            for name in cycle
-            for part in _assigning(scope.states[name])
-            for variable, value in part.items()
-            if variable in _used(value).variables
-        }
+        counters = {variable for name in cycle for variable in _carried(scope.states[name])}
         bounds = {
             name
             for name in cycle
-            if any(edge.source == name and edge.target not in cycle for edge in transitions)
-            and any(
-                _used(rule.get("Condition")).variables & counters
-                for rule in scope.states[name].get("Choices", ())
-            )
+            for rule in scope.states[name].get("Choices", ())
+            if _used(rule.get("Condition")).variables & counters
         }
         free = [edge for edge in transitions if not {edge.source, edge.target} & bounds]
         for edge in free:
@@ -466,10 +459,16 @@ def _loops(scope: Scope) -> Iterator[Finding]:
                 )
 
 
-def _assigning(state: State) -> Iterator[Mapping[str, Any]]:
-    for part in (state, *state.get("Choices", ()), *state.get("Catch", ())):
-        if isinstance(part.get("Assign"), Mapping):
-            yield part["Assign"]
+def _carried(state: State) -> set[str]:
+    """Return the variables that the state sets from their own value."""
+    given = _used(state.get("Arguments")).variables
+    return {
+        variable
+        for part in (state, *state.get("Choices", ()), *state.get("Catch", ()))
+        for variable, value in part.get("Assign", {}).items()
+        if variable in _used(value).variables
+        or (variable in given and ("result",) in {path[:1] for path in _used(value).states})
+    }
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -483,11 +482,17 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
+def _expression(text: str) -> str | None:
+    """Return the expression in a string, its placeholders filled in as deployment would."""
+    expression = expressions.body(text)
+    return None if expression is None else _PLACEHOLDER.sub("1", expression)
+
+
 def _used(value: Any) -> expressions.Names:
     """Collect the names of all expressions inside a value; what does not parse has none."""
     found = expressions.Names()
     for text in _strings(value):
-        expression = expressions.body(text)
+        expression = _expression(text)
         if expression is None:
             continue
         try:
@@ -528,7 +533,7 @@ def _expressions(scope: Scope) -> Iterator[Finding]:
         callback = state.get("Resource") == LAMBDA_CALLBACK
         for field, value in _parts(state):
             for text in _strings(value):
-                expression = expressions.body(text)
+                expression = _expression(text)
                 if expression is None:
                     if _BARE_PATH.match(text) or _BARE_MARKERS.search(text):
                         yield Finding(
@@ -654,6 +659,4 @@ def _lost(
 
 def substitutions(definition: Mapping[str, Any]) -> set[str]:
     """Return the names of the `${…}` placeholders that the definition expects to be filled."""
-    return {
-        match for text in _strings(definition) for match in re.findall(r"\$\{([\w:.]+)\}", text)
-    }
+    return {name for text in _strings(definition) for name in _PLACEHOLDER.findall(text)}

@@ -76,9 +76,9 @@ def _command(where: str, service: str, operation: str, rest: str) -> Iterator[Fi
         if option not in options:
             yield Finding("command", where, f"aws {service} {operation} has no --{option}")
     required = {xform_name(name, "-") for name in (shape.required_members if shape else ())}
-    # `aws lambda invoke` takes its output file as a word of its own; blobs may come from files.
     missing = required - set(given)
-    if missing and "cli-input-json" not in given:
+    # Without any option it is a command's name in a sentence.
+    if missing and given and "cli-input-json" not in given:
         yield Finding(
             "command", where, f"aws {service} {operation} lacks --{', --'.join(sorted(missing))}"
         )
