@@ -99,25 +99,31 @@ def test_comparison_operators(comparison: str, breaching: list[bool]) -> None:
             "00X0X",
             2,
             "missing",
-            "Threshold Crossed: 2 out of the last 3 datapoints [99.5 (01/03/26 03:04:00), "
-            "99.5 (01/03/26 03:02:00)] were greater than the threshold (10.0) "
-            "(minimum 2 datapoints for OK -> ALARM transition).",
+            (
+                "Threshold Crossed: 2 out of the last 3 datapoints [99.5 (01/03/26 03:04:00), "
+                "99.5 (01/03/26 03:02:00)] were greater than the threshold (10.0) "
+                "(minimum 2 datapoints for OK -> ALARM transition)."
+            ),
         ),
         (
             "XX000",
             3,
             "missing",
-            "Threshold Crossed: 3 out of the last 3 datapoints [1.0 (01/03/26 03:04:00), "
-            "1.0 (01/03/26 03:03:00), 1.0 (01/03/26 03:02:00)] were not greater than the threshold "
-            "(10.0) (minimum 1 datapoint for ALARM -> OK transition).",
+            (
+                "Threshold Crossed: 3 out of the last 3 datapoints [1.0 (01/03/26 03:04:00), "
+                "1.0 (01/03/26 03:03:00), 1.0 (01/03/26 03:02:00)] were not greater than the "
+                "threshold (10.0) (minimum 1 datapoint for ALARM -> OK transition)."
+            ),
         ),
         ("-----", 3, "missing", "Insufficient Data: 3 datapoints were unknown."),
         (
             "-----",
             3,
             "breaching",
-            "Threshold Crossed: no datapoints were received for 3 periods and 3 missing datapoints "
-            "were treated as [Breaching].",
+            (
+                "Threshold Crossed: no datapoints were received for 3 periods and 3 missing "
+                "datapoints were treated as [Breaching]."
+            ),
         ),
     ],
 )

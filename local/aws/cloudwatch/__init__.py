@@ -107,7 +107,7 @@ class CloudWatch:
 
 
 def install(settings: Settings) -> CloudWatch:
-    """Install it without a launcher and return the handle: ``stop()``, ``leave_alone(arn)``, …"""
+    """Install it without a launcher; return the handle (``stop()``, ``leave_alone(arn)``)."""
     cloudwatch = CloudWatch(settings)
     cloudwatch.install()
     return cloudwatch

@@ -306,7 +306,7 @@ def _query(query: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_action(alarm: Alarm, previous: Mapping[str, Any], action: str) -> None:
     """Run one alarm action: an SNS topic or a Lambda function; others only exist on AWS."""
-    service = (action.split(":") + ["", "", ""])[2]
+    service = [*action.split(":"), "", "", ""][2]
     if service == "sns":
         subject = f'{alarm["StateValue"]}: "{alarm["AlarmName"]}" in {get_region()}'
         message = json.dumps(_sns_message(alarm, previous))

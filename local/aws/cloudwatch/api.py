@@ -71,7 +71,7 @@ def install(patches: Patches, previous_states: PreviousStates) -> None:
 
 
 def _around_record_history(original: Callable[..., None]) -> Callable[..., None]:
-    def record(
+    def record(  # noqa: PLR0917 -- MiniStack's signature
         name: str,
         old: str,
         new: str,
@@ -107,20 +107,24 @@ def _around_put_metric_alarm(original: Handler) -> Handler:
 
 
 def _refusal(request: Mapping[str, Any]) -> str:
-    if not request.get("AlarmName"):
-        return "AlarmName must be set, for example 'orders-age'."
-    if request.get("Metrics") and (request.get("MetricName") or request.get("Namespace")):
-        return "Metrics must not be combined with MetricName, Namespace, Statistic or Period."
-    if not request.get("Metrics") and not (request.get("MetricName") and request.get("Namespace")):
-        return "MetricName and Namespace, or Metrics, must be set."
-    if request.get("Statistic") and request.get("ExtendedStatistic"):
-        return "Only one of Statistic and ExtendedStatistic may be set."
+    """Return why PutMetricAlarm refuses this alarm, or nothing."""
     periods = int(request.get("EvaluationPeriods") or 0)
-    if periods < 1:
-        return "EvaluationPeriods must be at least 1, for example 3."
-    if int(request.get("DatapointsToAlarm") or 1) > periods:
-        return "DatapointsToAlarm must not be greater than EvaluationPeriods."
-    return ""
+    metric = request.get("MetricName") and request.get("Namespace")
+    refusals = {
+        "AlarmName must be set, for example 'orders-age'.": not request.get("AlarmName"),
+        "Metrics must not be combined with MetricName and Namespace.": request.get("Metrics")
+        and (request.get("MetricName") or request.get("Namespace")),
+        "MetricName and Namespace, or Metrics, must be set.": not request.get("Metrics")
+        and not metric,
+        "Only one of Statistic and ExtendedStatistic may be set.": request.get("Statistic")
+        and request.get("ExtendedStatistic"),
+        "EvaluationPeriods must be at least 1, for example 3.": periods < 1,
+        "DatapointsToAlarm must not be greater than EvaluationPeriods.": int(
+            request.get("DatapointsToAlarm") or 1
+        )
+        > periods,
+    }
+    return next((sentence for sentence, refused in refusals.items() if refused), "")
 
 
 def complete(alarm: Alarm, request: Mapping[str, Any], before: Alarm | None) -> None:

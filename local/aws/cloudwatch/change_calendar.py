@@ -15,7 +15,8 @@ from itertools import takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from dateutil import rrule
+from dateutil import rrule  # type: ignore[import-untyped]  # ships without types
+from ministack.core import iam_actions
 from ministack.core.responses import (
     AccountRegionScopedDict,
     error_response_json,
@@ -152,6 +153,35 @@ def install(patches: Patches) -> None:
         return handle
 
     patches.replace(ssm, "handle_request", around)
+    patches.replace(iam_actions, "extract_resource_arn", _around_resource)
+
+
+def _around_resource(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Authorize against the document; MiniStack takes every Name for a parameter's.
+
+    A request for several calendars is authorized against the first of them here.
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssystemsmanager.html
+    """
+
+    def resource(  # noqa: PLR0917 -- MiniStack's signature
+        service: str,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        query: Any,
+        region: str,
+        account: str,
+    ) -> Any:
+        action = headers.get("x-amz-target", "").rpartition(".")[2]
+        if service != "ssm" or action not in _OPERATIONS:
+            return original(service, method, path, headers, body, query, region, account)
+        data = json.loads(body or b"{}")
+        name = next(iter(data.get("CalendarNames") or [data.get("Name", "")]))
+        name = name.rpartition("document/")[2]
+        return f"arn:aws:ssm:{region}:{account}:document/{name}"
+
+    return resource
 
 
 def forget() -> None:

@@ -25,7 +25,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Datapoint:
-    """One period: its start in epoch seconds, its value, its sample count (None for metric math)."""
+    """One period: its start (epoch seconds), value and sample count (None for metric math)."""
 
     start: int
     value: float
@@ -134,7 +134,7 @@ def reason_data(
     unit: str | None,
     iso: Callable[[float], str],
 ) -> dict[str, Any]:
-    """Build StateReasonData: the datapoints that decided, oldest first, as CloudWatch gives them."""
+    """Build StateReasonData: the datapoints that decided, as CloudWatch lists them."""
     points = sorted(verdict.evaluated, key=lambda point: point.start)
     data: dict[str, Any] = {"version": "1.0", "queryDate": now}
     if points:

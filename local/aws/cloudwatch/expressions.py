@@ -281,27 +281,25 @@ def _fill(scope: Scope, value: Value, how: Any) -> Value:
         return [_one(_fill(scope, member, how)) for member in value]
     if not isinstance(value, dict):
         return value
-    filled = dict(value)
-    known = sorted(value)
-    for at in scope.grid:
-        if at in value:
-            continue
-        before = [k for k in known if k < at]
-        after = [k for k in known if k > at]
-        if how == "REPEAT":
-            if before:
-                filled[at] = value[before[-1]]
-        elif how == "LINEAR":
-            if before and after:
-                low, high = before[-1], after[0]
-                share = (at - low) / (high - low)
-                filled[at] = value[low] + share * (value[high] - value[low])
-        elif isinstance(how, dict):
-            if at in how:
-                filled[at] = how[at]
-        else:
-            filled[at] = float(how)
-    return dict(sorted(filled.items()))
+    found = {at: value[at] if at in value else _filler(value, how, at) for at in scope.grid}
+    return {at: number for at, number in sorted((found | value).items()) if number is not None}
+
+
+def _filler(series: TimeSeries, how: Any, at: int) -> float | None:
+    """Return what fills one missing moment, or None to leave it missing."""
+    if isinstance(how, dict):
+        return how.get(at)
+    if how not in ("REPEAT", "LINEAR"):
+        return float(how)
+    low = max((k for k in series if k < at), default=None)
+    high = min((k for k in series if k > at), default=None)
+    if low is None:
+        return None
+    if how == "REPEAT":
+        return series[low]
+    if high is None:
+        return None
+    return series[low] + (at - low) / (high - low) * (series[high] - series[low])
 
 
 def _if(_scope: Scope, condition: Value, yes: Value, no: Value | None = None) -> Value:
