@@ -146,8 +146,8 @@ def put_back(aws: Services, run: Run, *, only: str = "") -> list[Change]:
     """Put back what the run changed, newest first; return all that was looked at.
 
     A setting that someone else has changed since is left, and told. ``only`` names one lever.
-    Raises ``PutBackFailed`` with the commands to do it by hand; the rest has been put back then, and
-    the lease of what failed stays so that the sweeper tries again.
+    Raises ``PutBackFailed`` with the commands to do it by hand; the rest has been put back then,
+    and the lease of what failed stays so that the sweeper tries again.
     """
     done: list[Change] = []
     failures: list[str] = []

@@ -36,8 +36,9 @@ class Contract:
     inputs: Mapping[str, Any]
     modes: Mapping[str, Any]
     people: int
-    limits: Mapping[str, Any]
-    verification: Mapping[str, Any]
+    limits: Mapping[str, float]
+    verification: Mapping[str, float]
+    """The numbers of ``verification``."""
     text: Mapping[str, Any]
 
     @property
@@ -82,7 +83,11 @@ def load(runbook: str, folder: Path = CONTRACTS) -> Contract:
         modes=text["modes"],
         people=text["approval"]["people"],
         limits=text["limits"],
-        verification=text["verification"],
+        verification={
+            name: value
+            for name, value in text["verification"].items()
+            if isinstance(value, int | float)
+        },
         text=text,
     )
 

@@ -12,6 +12,9 @@ OnCallError
 ├── Recurred        it helped, but the trouble was back after settings were put back
 ├── PutBackFailed   a setting could not be put back; its lease stays so that the sweeper tries again
 ├── LockLost        another run holds the target now: this one may not write any more
+├── Contended       too many write to one incident at once; the caller tries again
+├── RunLost         an execution ended without closing its incident: it is wound down from outside
+├── SweepIncomplete the sweep could not do some of its work; the next one tries again
 ├── NotFound        no incident, queue or function of that name
 ├── Denied          this person may not decide this
 └── NotDelivered    Slack or PagerDuty did not take a report; the stream delivers it again
@@ -64,6 +67,18 @@ class PutBackFailed(OnCallError):
 
 class LockLost(OnCallError):
     """The run's fencing token is no longer the lock's."""
+
+
+class Contended(OnCallError):
+    """Too many writers at once; trying again helps."""
+
+
+class RunLost(OnCallError):
+    """The execution ended without closing its incident: timed out, failed or was deleted."""
+
+
+class SweepIncomplete(OnCallError):
+    """Some items of a sweep failed; the sentence names them."""
 
 
 class NotFound(OnCallError):

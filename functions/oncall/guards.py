@@ -44,9 +44,9 @@ class GuardFacts:
 class GuardLimits:
     """The numbers that the guards hold the facts against."""
 
-    cooldown_minutes: int
-    breaker_failures: int
-    breaker_hours: int
+    cooldown_minutes: float
+    breaker_failures: float
+    breaker_hours: float
     runs_per_hour: int
 
 
@@ -80,14 +80,8 @@ def refusal_to_open(facts: GuardFacts, limits: GuardLimits, now: datetime) -> st
     A run that a person starts passes these three: the person is the answer to them.
     """
     runs = [run for run in facts.past_runs if run["runbook"] == facts.runbook]
-    recent = [
-        run
-        for run in runs
-        if parse(run["closed_at"]) > now - timedelta(minutes=limits.cooldown_minutes)
-        and run["outcome"] not in {"refused", "observed"}
-    ]
-    if recent:
-        last = max(recent, key=lambda run: str(run["closed_at"]))
+    last = cooling_down(runs, facts.runbook, limits.cooldown_minutes, now)
+    if last:
         ends = parse(last["closed_at"]) + timedelta(minutes=limits.cooldown_minutes)
         return (
             f"{facts.target_name} is cooling down until {iso(ends)}: incident {last['incident']} "
@@ -109,6 +103,20 @@ def refusal_to_open(facts: GuardFacts, limits: GuardLimits, now: datetime) -> st
             f"the parameter RunsPerHour."
         )
     return ""
+
+
+def cooling_down(
+    past_runs: Sequence[Mapping[str, Any]], runbook: str, minutes: float, now: datetime
+) -> Mapping[str, Any] | None:
+    """Return the last run that makes its target cool down now, ``None`` when none does."""
+    recent = [
+        run
+        for run in past_runs
+        if run["runbook"] == runbook
+        and parse(run["closed_at"]) > now - timedelta(minutes=minutes)
+        and run["outcome"] not in {"refused", "observed"}
+    ]
+    return max(recent, key=lambda run: str(run["closed_at"]), default=None)
 
 
 def read_facts(

@@ -21,6 +21,8 @@ writing the same entry twice leaves one.
 from __future__ import annotations
 
 import json
+import random
+import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from boto3.dynamodb.conditions import Key
 from botocore.exceptions import ClientError
 
-from oncall.errors import GuardRefused, LockLost, NotFound
+from oncall.errors import Contended, GuardRefused, LockLost, NotFound
 from oncall.times import epoch, iso, parse
 
 if TYPE_CHECKING:
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
     from oncall.times import Clock
 
 KEEP_INCIDENTS = timedelta(days=400)
-_RACES = 12
+_RACES = 40
 """How often a write is tried again when another writer was faster."""
+_BACKOFF_SECONDS = 0.25
+"""Longest wait before such a try: 200 alarms that join one incident at once all get their line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,9 @@ class Run:
     fence: int
     round: int = 1
     """Counts the plans of this run; entry ids and asks bear it."""
+    winding_down: bool = False
+    """The execution is over and the wind-down machine ends the incident: its lock may be another
+    run's by now, so its writes do not ask for it. The leases of its settings are still its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +72,8 @@ class Entry:
 
     id: str
     kind: str
-    """``opened joined inspected planned asked decided intended changed progress verified put_back paged
-    refused failed closed``"""
+    """``opened joined inspected planned asked decided intended changed verified put_back paged
+    refused closed``"""
     text: str
     at: str = ""
     seq: int = 0
@@ -110,7 +117,7 @@ class Ask:
 
     id: str
     plan_hash: str
-    token: str
+    token: str = field(repr=False)
     deadline: str
     people: int
     """How many different people have to approve."""
@@ -379,7 +386,8 @@ class IncidentStore:
         if existing is not None:
             return _reopened(existing, new)
         now = self._clock()
-        for _ in range(_RACES):
+        for attempt in range(_RACES):
+            _back_off(attempt)
             lock = self._get(_lock_key(new), "LOCK") or {}
             holder = str(lock.get("incident", ""))
             if holder and holder != new.id and parse(str(lock["expires_at"])) > now:
@@ -458,10 +466,12 @@ class IncidentStore:
     def close(self, run: Run, outcome: str, summary: str, entry: Entry, **fields: Any) -> Incident:
         """Close the incident, release the lock and remember how it ended; safe to repeat.
 
-        Raises ``LockLost`` when another run holds the target.
+        Raises ``LockLost`` when another run holds the target; a run that is wound down closes all
+        the same and leaves the lock to the other.
         """
         now = self._clock()
-        for _ in range(_RACES):
+        for attempt in range(_RACES):
+            _back_off(attempt)
             incident = self.load(run.incident)
             if incident.status == "closed":
                 return incident
@@ -473,8 +483,9 @@ class IncidentStore:
                 "closed_at": iso(now),
                 **fields,
             }
+            release = [] if run.winding_down and not self._holds(run) else [self._release(run)]
             writes: list[TransactWriteItemTypeDef] = [
-                self._release(run),
+                *release,
                 self._update_record(incident, closing, closes=True),
                 self._put_entry(run.incident, replace(entry, seq=incident.seq + 1, at=iso(now))),
                 {
@@ -498,13 +509,39 @@ class IncidentStore:
                 self._transact(writes)
             except ClientError as error:
                 codes = _cancel_codes(error)
-                if codes[:1] == ["ConditionalCheckFailed"]:
+                if release and codes[:1] == ["ConditionalCheckFailed"] and not run.winding_down:
                     raise LockLost(f"Another run holds {incident.target_name} now.") from error
                 if not _raced(error):
                     raise
             else:
                 return self.load(run.incident)
-        raise LockLost(f"Incident {run.incident} is written to by too many at once.")
+        raise _contended(run.incident)
+
+    def locks_past_lease(self) -> list[Run]:
+        """Return the locks that their holders should have given back by now, for ``give_up_lock``.
+
+        Only ``incident``, ``target``, ``mode`` and ``fence`` of each mean something.
+        """
+        return [
+            Run(
+                incident=str(row["incident"]),
+                runbook="",
+                target=str(row["target"]),
+                mode="observe" if str(row["pk"]) != f"TARGET#{row['target']}" else "",
+                fence=int(str(row["fence"])),
+            )
+            for row in self.opened("lock", self._clock())
+        ]
+
+    def give_up_lock(self, run: Run) -> bool:
+        """Free a lock that an ended run has left; ``False`` when it is no longer that run's."""
+        try:
+            self._transact([self._release(run)])
+        except ClientError as error:
+            if not _failed(error):
+                raise
+            return False
+        return True
 
     # Changes
 
@@ -611,7 +648,12 @@ class IncidentStore:
         }
         try:
             self._write(
-                incident, entry, {"ask": _shown(after), **fields}, fence=None, extra=[update]
+                incident,
+                entry,
+                {"ask": _shown(after), **fields},
+                fence=None,
+                extra=[update],
+                asking=before.id,
             )
         except (_ExtraRefused, LockLost):
             return False
@@ -677,6 +719,29 @@ class IncidentStore:
             item |= {"open": "report", "due": now}
         self._table.put_item(Item=item)
 
+    def claim_report(self, incident: str, lease: timedelta) -> bool:
+        """Take the right to report an incident: the stream and the sweeper may meet."""
+        now = self._clock()
+        try:
+            self._table.put_item(
+                Item={
+                    "pk": _incident_key(incident),
+                    "sk": "REPORTING",
+                    "until": epoch(now + lease),
+                    "ttl": epoch(now + lease),
+                },
+                ConditionExpression="attribute_not_exists(pk) OR #until < :now",
+                ExpressionAttributeNames={"#until": "until"},
+                ExpressionAttributeValues={":now": epoch(now)},
+            )
+        except self._table.meta.client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def release_report(self, incident: str) -> None:
+        """Give the right to report back."""
+        self._table.delete_item(Key={"pk": _incident_key(incident), "sk": "REPORTING"})
+
     # How it is written
 
     def _write(
@@ -687,15 +752,24 @@ class IncidentStore:
         *,
         fence: Run | None,
         extra: Iterable[Any] = (),
+        asking: str = "",
     ) -> None:
+        """Write in one transaction; ``asking`` is the question that the record must show still."""
         extras = list(extra)
-        for _ in range(_RACES):
+        winding_down = fence is not None and fence.winding_down
+        for attempt in range(_RACES):
+            _back_off(attempt)
             incident = self.find(incident_id)
             if incident is None:
                 raise NotFound(f"There is no incident {incident_id!r}.")
-            if incident.status != "open":
+            if incident.status != "open" and not winding_down:
                 raise LockLost(f"Incident {incident_id} has closed ({incident.outcome}).")
-            guard = [self._lock_check(fence)] if fence else []
+            if asking and incident.ask.get("id") != asking:
+                raise _ExtraRefused
+            if incident.status != "open":
+                # What is put back after the end belongs into the timeline; how it ended stays.
+                fields = {}
+            guard = [self._lock_check(fence)] if fence and not winding_down else []
             now = iso(self._clock())
             writes = [*guard, self._update_record(incident, fields)]
             entry_at = -1
@@ -708,12 +782,13 @@ class IncidentStore:
             try:
                 self._transact([*writes, *extras])
             except ClientError as error:
-                if entry_at in _failed(error):
+                failed = _failed(error)
+                if entry_at in failed and max(failed) < extra_at:
                     return
-                _judge(error, fence, incident, extra_at)
+                _judge(error, fence if guard else None, incident, extra_at)
             else:
                 return
-        raise LockLost(f"Incident {incident_id} is written to by too many at once.")
+        raise _contended(incident_id)
 
     def _lock_write(self, incident: Incident, seen: Mapping[str, Any]) -> TransactWriteItemTypeDef:
         condition = "attribute_not_exists(pk)"
@@ -739,6 +814,10 @@ class IncidentStore:
         if values:
             put["ExpressionAttributeValues"] = values
         return {"Put": put}  # type: ignore[typeddict-item]  # built in two steps
+
+    def _holds(self, run: Run) -> bool:
+        lock = self._get(_lock_key(run), "LOCK") or {}
+        return (lock.get("incident"), lock.get("fence")) == (run.incident, run.fence)
 
     def _lock_check(self, run: Run) -> TransactWriteItemTypeDef:
         return {
@@ -812,7 +891,7 @@ class IncidentStore:
                 "ExpressionAttributeValues": {
                     **{f":{name}": value for name, value in values.items()},
                     ":seen": incident.seq,
-                    ":still": "open",
+                    ":still": incident.status,
                 },
             }
         }
@@ -871,6 +950,16 @@ class IncidentStore:
             if "LastEvaluatedKey" not in page:
                 return
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+
+def _back_off(attempt: int) -> None:
+    """Wait a random while before another try, so that writers stop meeting each other."""
+    if attempt:
+        time.sleep(random.uniform(0, min(_BACKOFF_SECONDS, 0.01 * 2**attempt)))  # noqa: S311 -- no secret
+
+
+def _contended(incident: str) -> Contended:
+    return Contended(f"Incident {incident} is written to by too many at once; try again.")
 
 
 class _ExtraRefused(Exception):  # noqa: N818 -- private signal, never leaves this module

@@ -1,0 +1,51 @@
+"""Close the incident: outcome, lock, history. The report follows from the record.
+
+Called with ``{"run", "state", "ending": {"error", "cause"}}``; an empty error is a good end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools import Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from oncall import endings
+from oncall.record import Entry
+from oncall.step import step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.services import Services
+    from oncall.step import Call
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Close; ``{"outcome", "error", "summary", "good"}``, which the machine ends with."""
+    ending = endings.read(call.payload["ending"])
+    incident = aws.store.load(call.run.incident)
+    outcome = endings.outcome(ending, call.run.mode)
+    summary = endings.summary(ending, outcome, incident)
+    closed = aws.store.close(
+        call.run,
+        outcome,
+        summary,
+        Entry(id="closed", kind="closed", text=summary),
+        doing=endings.closing_words(incident),
+        need=incident.need if outcome not in endings.GOOD else "Nothing.",
+    )
+    metrics = Metrics(namespace="Runbooks")
+    metrics.add_dimension(name="Runbook", value=call.run.runbook)
+    metrics.add_dimension(name="Outcome", value=closed.outcome)
+    metrics.add_metric(name="RunsClosed", unit=MetricUnit.Count, value=1)
+    metrics.flush_metrics()
+    return {
+        "outcome": closed.outcome,
+        "error": "".join(word.capitalize() for word in closed.outcome.split("_")),
+        "summary": closed.summary,
+        "good": closed.outcome in endings.GOOD,
+    }
+
+
+handler = step(work)

@@ -1,0 +1,27 @@
+"""Inspect a queue: its attributes, its consumer, what they share, and their metrics.
+
+Called with ``{"run", "state"}``; returns ``{"facts": {...}}``, the fields of
+``oncall.queues.Facts``. Reads only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from oncall.queue_facts import read_facts
+from oncall.step import step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.services import Services
+    from oncall.step import Call
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Read everything that diagnosis, plan and verification go by."""
+    return {"facts": asdict(read_facts(aws, call.run.runbook, call.run.target))}
+
+
+handler = step(work)

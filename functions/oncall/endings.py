@@ -1,0 +1,138 @@
+"""How a run ends: from the error that stopped it to outcome, words and whether a human is paged.
+
+Pure; the frame's last steps call it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oncall.changes import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.record import Incident
+
+GOOD = frozenset({"resolved", "observed"})
+NO_ANSWER = frozenset({"States.Timeout", "States.HeartbeatTimeout"})
+_OUTCOMES: Mapping[str, str] = {
+    "Rejected": "rejected",
+    "GuardRefused": "refused",
+    "TargetBusy": "refused",
+    "Aborted": "aborted",
+    "TakenOver": "handed_over",
+    "NeedsHuman": "handed_over",
+    "NoAnswer": "handed_over",
+    "Ineffective": "ineffective",
+    "Recurred": "ineffective",
+    "RunLost": "failed",
+}
+_DECIDED_BY_A_PERSON = frozenset({"Rejected", "Aborted", "TakenOver"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What stopped the run; both empty when nothing did."""
+
+    error: str
+    """The class name of the error, or one of Step Functions' own such as ``States.Timeout``."""
+    because: str
+    """The error's sentence."""
+
+
+def read(ending: Mapping[str, str]) -> Ending:
+    """Read the machine's ``$ending``; the cause of a Lambda error is JSON with ``errorMessage``."""
+    cause = str(ending.get("cause", ""))
+    try:
+        parsed = json.loads(cause)
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict) and "errorMessage" in parsed:
+        cause = str(parsed["errorMessage"])
+    return Ending(error=str(ending.get("error", "")), because=cause)
+
+
+def outcome(ending: Ending, mode: str) -> str:
+    """Return the outcome; anything that has no name of its own is ``failed``."""
+    if not ending.error:
+        return "observed" if mode == "observe" else "resolved"
+    return _OUTCOMES.get(ending.error, "failed")
+
+
+def pages(ending: Ending, incident: Incident) -> bool:
+    """Return whether a human has to be woken: not for what a person decided or only observes."""
+    return ending.error not in _DECIDED_BY_A_PERSON and incident.mode != "observe"
+
+
+def severity(ending: Ending) -> str:
+    """Return the page's severity (PagerDuty Events API v2)."""
+    return "error" if outcome(ending, "") in {"refused", "handed_over"} else "critical"
+
+
+def undo_commands(incident: Incident) -> str:
+    """Return the commands that undo what may still stand, one a line; ``""`` when nothing does."""
+    return "\n".join(
+        f"{change.name} is {tell(change.after)}, was {tell(change.before)}: {change.undo}"
+        for change in incident.changes
+        if change.standing or change.state == "handed_over"
+    )
+
+
+def hand_over_text(ending: Ending, incident: Incident) -> str:
+    """Say what stopped the run and what it leaves behind."""
+    undo = undo_commands(incident)
+    left = f"Still changed, with the command to undo it:\n{undo}" if undo else _left(incident)
+    return f"{_why(ending)} {left}"
+
+
+def need(ending: Ending, incident: Incident) -> str:
+    """Say what the person has to do now."""
+    if ending.error in _DECIDED_BY_A_PERSON:
+        return "Nothing from me; it is yours."
+    action = {
+        "PutBackFailed": "Put the settings back with the commands in the thread; I try again too.",
+    }.get(ending.error, f"Take care of {incident.target_name} yourself.")
+    return f"{action} {_left(incident)}" if ending.error != "PutBackFailed" else action
+
+
+def summary(ending: Ending, ended: str, incident: Incident) -> str:
+    """Return the last line of the thread."""
+    if ended == "resolved":
+        return f"{incident.target_name}: {incident.doing or 'resolved.'} {_left(incident)}"
+    if ended == "observed":
+        return f"{incident.target_name}: observed, nothing was changed. {incident.doing}"
+    words = ended.replace("_", " ").capitalize()
+    return f"{words}. {_why(ending)} {_left(incident)}"
+
+
+def closing_words(incident: Incident) -> str:
+    """Return what was done, for the closed incident's header."""
+    return _left(incident)
+
+
+def _why(ending: Ending) -> str:
+    if ending.error in NO_ANSWER or ending.error == "NoAnswer":
+        return "Nobody answered in time, so I changed nothing."
+    if not ending.because:
+        return f"The run stopped: {ending.error}." if ending.error else ""
+    sentence = ending.because.strip()
+    known = ending.error in _OUTCOMES or ending.error == "PutBackFailed"
+    return sentence if known else f"A step failed ({ending.error}): {sentence}"
+
+
+def _left(incident: Incident) -> str:
+    """Say what of the run's changes is still in force."""
+    left = [change for change in incident.changes if change.state == "left"]
+    standing = [c for c in incident.changes if c.standing or c.state == "handed_over"]
+    if not incident.changes:
+        return "Nothing was changed."
+    parts = []
+    if standing:
+        names = ", ".join(f"{c.name} at {tell(c.after)}" for c in standing)
+        parts.append(f"Still changed: {names}.")
+    if left:
+        parts.append(f"Left as somebody else set it: {', '.join(c.name for c in left)}.")
+    return " ".join(parts) or "Everything I changed is back as it was."

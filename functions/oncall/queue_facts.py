@@ -1,0 +1,209 @@
+"""Read a queue, its consumer, what they share and their metrics: the I/O before ``queues``."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from oncall import contract as contracts
+from oncall.queues import MAPPING_ENABLED, Facts
+from oncall.targets import queue_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
+    from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationTypeDef
+
+    from oncall.services import Services
+
+BACK_PRESSURE_TAG = "runbook:back-pressure"
+SAFE_SIZE_TAG = "runbook:safe-size"
+
+
+def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
+    """Read the facts of the queue ``arn`` now."""
+    rules = contracts.load(runbook).verification
+    url = queue_url(aws, arn)
+    queue = _queue(aws, url, arn)
+    tags = aws.client("sqs").list_queue_tags(QueueUrl=url).get("Tags", {})
+    mappings = _mappings(aws, queue=arn)
+    consumer = _consumer(aws, mappings[0]) if len(mappings) == 1 else {}
+    metrics = _metrics(
+        aws,
+        queue=queue["queue"],
+        dlq=queue["dlq"],
+        function=consumer.get("function"),
+        window=int(rules["window_periods"]),
+        baseline=int(rules["baseline_periods"]),
+    )
+    back_pressure = tags.get(BACK_PRESSURE_TAG)
+    safe_size = tags.get(SAFE_SIZE_TAG, "")
+    return Facts(
+        period_seconds=aws.settings.period_seconds,
+        mappings=len(mappings),
+        account_floor=aws.settings.account_floor,
+        back_pressure=back_pressure,
+        back_pressure_value=_parameter(aws, back_pressure) if back_pressure else None,
+        safe_size=int(safe_size) if safe_size.isdigit() else None,
+        **queue,
+        **consumer,
+        **metrics,
+    )
+
+
+def _queue(aws: Services, url: str, arn: str) -> dict[str, Any]:
+    """Read the queue (SQS ``GetQueueAttributes``) and its dead-letter queue's depth."""
+    attributes = _attributes(aws, url)
+    redrive = _redrive(attributes)
+    dlq_arn = str(redrive.get("deadLetterTargetArn", ""))
+    dlq_visible = None
+    if dlq_arn:
+        dlq = _attributes(aws, queue_url(aws, dlq_arn))
+        dlq_visible = int(dlq["ApproximateNumberOfMessages"])
+    received = redrive.get("maxReceiveCount")
+    return {
+        "queue": arn.rsplit(":", 1)[-1],
+        "queue_arn": arn,
+        "fifo": arn.endswith(".fifo"),
+        "visible": int(attributes["ApproximateNumberOfMessages"]),
+        "in_flight": int(attributes["ApproximateNumberOfMessagesNotVisible"]),
+        "delayed": int(attributes["ApproximateNumberOfMessagesDelayed"]),
+        "visibility_timeout": int(attributes["VisibilityTimeout"]),
+        "max_receive_count": int(received) if received else None,
+        "dlq": dlq_arn.rsplit(":", 1)[-1] or None,
+        "dlq_visible": dlq_visible,
+    }
+
+
+def _attributes(aws: Services, url: str) -> Mapping[str, str]:
+    answer = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    return {str(name): value for name, value in answer["Attributes"].items()}
+
+
+def _redrive(attributes: Mapping[str, str]) -> Mapping[str, Any]:
+    policy = attributes.get("RedrivePolicy")
+    return dict(json.loads(policy)) if policy else {}
+
+
+def _mappings(
+    aws: Services, *, queue: str = "", function: str = ""
+) -> list[EventSourceMappingConfigurationTypeDef]:
+    paginator = aws.client("lambda").get_paginator("list_event_source_mappings")
+    pages = (
+        paginator.paginate(EventSourceArn=queue)
+        if queue
+        else paginator.paginate(FunctionName=function)
+    )
+    return [mapping for page in pages for mapping in page["EventSourceMappings"]]
+
+
+def _consumer(aws: Services, mapping: EventSourceMappingConfigurationTypeDef) -> dict[str, Any]:
+    """Read the mapping, its function and the account's concurrency."""
+    functions = aws.client("lambda")
+    function_arn = mapping["FunctionArn"]
+    configuration = functions.get_function_configuration(FunctionName=function_arn)
+    reserved = functions.get_function_concurrency(FunctionName=function_arn)
+    account = functions.get_account_settings()["AccountLimit"]
+    lease = aws.store.lease(MAPPING_ENABLED, mapping["EventSourceMappingArn"])
+    others = [
+        other.get("ScalingConfig", {}).get("MaximumConcurrency", 0)
+        for other in _mappings(aws, function=function_arn)
+        if other["UUID"] != mapping["UUID"]
+    ]
+    return {
+        "mapping_arn": mapping["EventSourceMappingArn"],
+        "mapping_state": mapping["State"],
+        "mapping_concurrency": mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
+        "mapping_provisioned": bool(mapping.get("ProvisionedPollerConfig")),
+        "batch_size": mapping["BatchSize"],
+        "disabled_by": lease.incident if lease and lease.after is False else None,
+        "function": configuration["FunctionName"],
+        "function_arn": configuration["FunctionArn"],
+        "function_timeout": configuration["Timeout"],
+        "reserved": reserved.get("ReservedConcurrentExecutions"),
+        "other_caps": sum(others),
+        "account_limit": account["ConcurrentExecutions"],
+        "unreserved": account["UnreservedConcurrentExecutions"],
+    }
+
+
+def _parameter(aws: Services, name: str) -> str | None:
+    found = aws.client("ssm").get_parameters(Names=[name])["Parameters"]
+    return found[0]["Value"] if found else None
+
+
+def _metrics(
+    aws: Services, *, queue: str, dlq: str | None, function: str | None, window: int, baseline: int
+) -> dict[str, Any]:
+    """Read all metrics in one call (CloudWatch ``GetMetricData``, oldest first).
+
+    The window ends with the last whole period; the baseline lies before the window.
+    """
+    queries = {
+        "depths": _query("AWS/SQS", "ApproximateNumberOfMessagesVisible", queue, "Maximum"),
+        "oldest_age": _query("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum"),
+        "sent": _query("AWS/SQS", "NumberOfMessagesSent", queue, "Sum"),
+        "received": _query("AWS/SQS", "NumberOfMessagesReceived", queue, "Sum"),
+        "deleted": _query("AWS/SQS", "NumberOfMessagesDeleted", queue, "Sum"),
+    }
+    if dlq:
+        queries["dlq_depths"] = _query(
+            "AWS/SQS", "ApproximateNumberOfMessagesVisible", dlq, "Maximum"
+        )
+    if function:
+        queries |= {
+            "invocations": _query("AWS/Lambda", "Invocations", function, "Sum"),
+            "errors": _query("AWS/Lambda", "Errors", function, "Sum"),
+            "throttles": _query("AWS/Lambda", "Throttles", function, "Sum"),
+            "duration": _query("AWS/Lambda", "Duration", function, "Average"),
+            "concurrency": _query("AWS/Lambda", "ConcurrentExecutions", function, "Maximum"),
+        }
+    period = aws.settings.period_seconds
+    now = aws.clock()
+    end = now - timedelta(seconds=now.timestamp() % period)
+    start = end - timedelta(seconds=window * period)
+    series = _read(aws, queries, start, end)
+    usual = None
+    if function:
+        before = start - timedelta(seconds=baseline * period)
+        whole = {"duration": queries["duration"]}
+        durations = _read(aws, whole, before, start)["duration"]
+        usual = sum(durations) / len(durations) if durations else None
+    return {**series, "usual_duration": usual}
+
+
+def _query(namespace: str, metric: str, name: str, statistic: str) -> dict[str, Any]:
+    dimension = "QueueName" if namespace == "AWS/SQS" else "FunctionName"
+    return {
+        "Metric": {
+            "Namespace": namespace,
+            "MetricName": metric,
+            "Dimensions": [{"Name": dimension, "Value": name}],
+        },
+        "Stat": statistic,
+    }
+
+
+def _read(
+    aws: Services, queries: Mapping[str, dict[str, Any]], start: datetime, end: datetime
+) -> dict[str, Sequence[float]]:
+    period = aws.settings.period_seconds
+    wanted: list[MetricDataQueryTypeDef] = [
+        {"Id": name, "MetricStat": {**stat, "Period": period}}  # type: ignore[typeddict-item]  # built from data
+        for name, stat in queries.items()
+    ]
+    found: dict[str, list[float]] = {name: [] for name in queries}
+    pages = (
+        aws.client("cloudwatch")
+        .get_paginator("get_metric_data")
+        .paginate(
+            MetricDataQueries=wanted, StartTime=start, EndTime=end, ScanBy="TimestampAscending"
+        )
+    )
+    for page in pages:
+        for result in page["MetricDataResults"]:
+            found[result["Id"]] += result["Values"]
+    return dict(found)

@@ -1,0 +1,96 @@
+"""Targets: from what a person or an alarm names (a name, URL or ARN) to the AWS resource."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from oncall.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from oncall.services import Services
+
+_QUEUE_ARN = re.compile(
+    r"arn:(?P<partition>[\w-]+):sqs:(?P<region>[\w-]*):(?P<account>\d*):(?P<name>.+)"
+)
+_QUEUE_URL = re.compile(r"https?://[^/]+/(?P<account>\d{12})/(?P<name>[\w.-]+)")
+_MISSING = frozenset(
+    {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "ResourceNotFoundException"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The one resource that a run acts on."""
+
+    arn: str
+    name: str
+    tags: Mapping[str, str]
+
+
+def queue_name(text: str) -> str:
+    """Return the queue's name from its name, URL or ARN."""
+    for pattern in (_QUEUE_ARN, _QUEUE_URL):
+        match = pattern.fullmatch(text)
+        if match:
+            return match["name"]
+    return text
+
+
+def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -> str:
+    """Return the ARN of a target of ``kind`` (``queue``) in this account and region."""
+    if text.startswith("arn:"):
+        return text
+    if kind != "queue":
+        raise BadInput(f"{kind}: a target of this kind has to be given by its ARN.")
+    return f"arn:{partition}:sqs:{region}:{account}:{queue_name(text)}"
+
+
+def resolve(aws: Services, kind: str, text: str) -> Target:
+    """Find a target and read its tags. Raises ``BadInput`` where there is none."""
+    return _RESOLVERS[kind](aws, text)
+
+
+def queue_url(aws: Services, arn: str) -> str:
+    """Return the URL of a queue by its ARN (SQS ``GetQueueUrl``)."""
+    parts = arn.split(":")
+    answer = aws.client("sqs").get_queue_url(QueueName=parts[5], QueueOwnerAWSAccountId=parts[4])
+    return answer["QueueUrl"]
+
+
+def _resolve_queue(aws: Services, text: str) -> Target:
+    match = _QUEUE_ARN.fullmatch(text)
+    here = aws.settings.region
+    if match and match["region"] != here:
+        raise BadInput(
+            f"queue: {text} is in {match['region']}, and this runbook acts in {here}. Run the one "
+            f'that is deployed in {match["region"]}, or give for example {{"queue": "orders"}}.'
+        )
+    name = queue_name(text)
+    sqs = aws.client("sqs")
+    try:
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"][
+            "QueueArn"
+        ]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _MISSING:
+            raise
+        raise BadInput(
+            f"queue: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
+            f'there is, for example {{"queue": "orders"}}.'
+        ) from error
+    if match and match["account"] not in arn:
+        raise BadInput(
+            f"queue: {text} is in account {match['account']}; this runbook acts in its own. "
+            f'Give for example {{"queue": "{name}"}}.'
+        )
+    return Target(arn=arn, name=name, tags=sqs.list_queue_tags(QueueUrl=url).get("Tags", {}))
+
+
+_RESOLVERS: Mapping[str, Callable[[Services, str], Target]] = {"queue": _resolve_queue}

@@ -1,0 +1,430 @@
+"""Report: bring Slack, PagerDuty and the S3 report up to date with an incident's record.
+
+Fed by the table's stream (keys are enough), or called with ``{"incident": "<id>"}`` by the sweeper
+to deliver what is owed. It looks at what the record says now and at what has been told, and sends
+the difference, so it may be called at any time and as often as one likes.
+
+What has been sent is remembered after every single success. A crash, or an answer that is lost,
+between sending and remembering repeats one Slack message a channel and attempt at most, and a
+change event; PagerDuty's other events carry a ``dedup_key`` and repeat without effect.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from aws_lambda_powertools import Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+from botocore.exceptions import BotoCoreError, ClientError
+
+from oncall import messages
+from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
+from oncall.errors import NotDelivered, NotFound
+from oncall.secret_values import SecretValues
+from oncall.step import logged, logger, services
+from oncall.times import iso, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from oncall.messages import Links, Message
+    from oncall.record import Incident
+    from oncall.services import Services
+
+_CLAIM = timedelta(seconds=90)
+"""As long as the function may run: nobody else reports the incident meanwhile."""
+_REPORTED = ("RECORD", "ENTRY#", "CHANGE#")
+"""Beginnings of the sort keys whose change may be news."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """Where to report; an empty ARN or bucket means that the channel is not configured."""
+
+    slack_secret: str
+    """Secrets Manager: ``{"bot_token", "signing_secret"}``."""
+    slack_channel: str
+    slack_mention: str
+    """Who is mentioned when a human is needed, e.g. ``<!subteam^S0123>``; ``""`` for nobody."""
+    slack_api_url: str
+    pagerduty_secret: str
+    """Secrets Manager: ``{"routing_key", "escalation_routing_key"}``, the second optional."""
+    pagerduty_url: str
+    bucket: str
+    docs_url: str
+    """Address of a runbook's document; ``{runbook}`` in it is replaced."""
+    edit_seconds: int
+    """Least time between two edits that only show progress."""
+
+    @classmethod
+    def from_environment(cls) -> ReportSettings:
+        """Read the settings; what is missing is not configured."""
+        names = os.environ
+        return cls(
+            slack_secret=names.get("SLACK_SECRET_ARN", ""),
+            slack_channel=names.get("SLACK_CHANNEL", ""),
+            slack_mention=names.get("SLACK_MENTION", ""),
+            slack_api_url=names.get("SLACK_API_URL", ""),
+            pagerduty_secret=names.get("PAGERDUTY_SECRET_ARN", ""),
+            pagerduty_url=names.get("PAGERDUTY_EVENTS_URL", ""),
+            bucket=names.get("REPORT_BUCKET", ""),
+            docs_url=names.get("RUNBOOK_DOCS_URL", ""),
+            edit_seconds=int(names.get("SLACK_EDIT_SECONDS", "30")),
+        )
+
+
+@cache
+def _reporter() -> Reporter:
+    return Reporter(services(), ReportSettings.from_environment())
+
+
+def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any]:
+    """Report one incident, or each incident that a batch of stream records names."""
+    reporter = _reporter()
+    reporter.forget_outages()
+    if "incident" in event:
+        _report(reporter, str(event["incident"]))
+        return {"delivered": event["incident"]}
+    failed = []
+    for incident, sequence_number in _incidents_in(event["Records"]):
+        try:
+            _report(reporter, incident)
+        except Exception:  # noqa: BLE001 -- logged there; one incident must not block the others
+            failed.append({"itemIdentifier": sequence_number})
+    return {"batchItemFailures": failed}
+
+
+def _report(reporter: Reporter, incident: str) -> None:
+    try:
+        with logged(incident=incident):
+            reporter.deliver(incident)
+    except Exception:
+        metrics = Metrics(namespace="Runbooks")
+        metrics.add_metric(name="ReportsNotDelivered", unit=MetricUnit.Count, value=1)
+        metrics.flush_metrics()
+        raise
+
+
+def _incidents_in(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield each incident once, with the sequence number of its first record."""
+    seen = set()
+    for record in records:
+        keys = record["dynamodb"]["Keys"]
+        kind, _, incident = keys["pk"]["S"].partition("#")
+        news = record["eventName"] != "REMOVE" and keys["sk"]["S"].startswith(_REPORTED)
+        if kind == "INCIDENT" and news and incident not in seen:
+            seen.add(incident)
+            yield incident, record["dynamodb"]["SequenceNumber"]
+
+
+class Told:
+    """What the channels have been told of one incident; written down after every success."""
+
+    def __init__(self, aws: Services, incident: str) -> None:
+        self._aws = aws
+        self._incident = incident
+        self._state = aws.store.report_state(incident)
+        self._lock = threading.Lock()
+        self._stored = json.dumps(self._state)
+        self.deferred = False
+        """Whether an edit waits for its time."""
+
+    def get(self, channel: str) -> dict[str, Any]:
+        """Return a copy of what is remembered of a channel."""
+        with self._lock:
+            return dict(self._state.get(channel, {}))
+
+    def remember(self, channel: str, **fields: Any) -> None:
+        """Remember at once; until the end something is owed, should this be the last we do."""
+        with self._lock:
+            self._state[channel] = {**self._state.get(channel, {}), **fields}
+            self._store(owed=True)
+
+    def finish(self, *, owed: bool) -> None:
+        """Remember whether the sweeper has to come back."""
+        with self._lock:
+            self._store(owed=owed or self.deferred)
+
+    def _store(self, *, owed: bool) -> None:
+        self._state["owed"] = owed
+        now = json.dumps(self._state)
+        if now != self._stored and not (not owed and self._stored == "{}" and len(self._state) == 1):
+            self._aws.store.put_report_state(self._incident, self._state, owed=owed)
+            self._stored = now
+
+
+class Reporter:
+    """Delivers incidents; lives as long as its container."""
+
+    def __init__(self, aws: Services, settings: ReportSettings) -> None:
+        self._aws = aws
+        self._settings = settings
+        self._secrets = SecretValues(aws)
+        self._out: set[str] = set()
+
+    def forget_outages(self) -> None:
+        """Try every channel again: called at the start of a batch."""
+        self._out.clear()
+
+    def deliver(self, incident_id: str) -> None:
+        """Bring every channel up to date. Raises ``NotDelivered`` when one of them is not.
+
+        Channels do not wait for each other, and what one has taken is not sent to it again.
+        """
+        store = self._aws.store
+        if not store.claim_report(incident_id, _CLAIM):
+            raise NotDelivered(f"Another report of incident {incident_id} is under way.")
+        try:
+            self._deliver(incident_id)
+        finally:
+            store.release_report(incident_id)
+
+    def _deliver(self, incident_id: str) -> None:
+        try:
+            incident = self._aws.store.load(incident_id)
+        except NotFound:
+            logger.info("no such incident any more")
+            return
+        told = Told(self._aws, incident_id)
+        faults = []
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            tasks = [
+                pool.submit(self._in_channel, "pagerduty", self._page, incident, told),
+                pool.submit(self._report_and_slack, incident, told),
+            ]
+            for task in tasks:
+                faults += task.result()
+        told.finish(owed=bool(faults))
+        if faults:
+            raise NotDelivered(f"Incident {incident_id} is not told everywhere: {'; '.join(faults)}.")
+
+    def _report_and_slack(self, incident: Incident, told: Told) -> list[str]:
+        """Write the report first: the last edit of the header links to it."""
+        return [
+            *self._in_channel("s3", self._write_report, incident, told),
+            *self._in_channel("slack", self._tell_slack, incident, told),
+        ]
+
+    def _in_channel(
+        self,
+        name: str,
+        tell: Callable[[Incident, Told], None],
+        incident: Incident,
+        told: Told,
+    ) -> list[str]:
+        """Return why a channel was not brought up to date; ``[]`` when it was.
+
+        A channel that is out is not tried again for the other incidents of the batch.
+        """
+        if name in self._out:
+            return [f"{name} was out a moment ago"]
+        try:
+            tell(incident, told)
+        except (ChannelDown, ClientError, BotoCoreError) as error:
+            self._out.add(name)
+            logger.warning("channel is out", extra={"channel": name, "reason": str(error)})
+            return [f"{name}: {error}"]
+        except Exception as error:
+            logger.exception("could not tell", extra={"channel": name})
+            return [f"{name}: {type(error).__name__}"]
+        return []
+
+    def _links(self, incident: Incident, told: Told) -> Links:
+        return messages.links_of(
+            incident,
+            docs_url=self._settings.docs_url,
+            report=told.get("report").get("url", ""),
+            thread=told.get("slack").get("permalink", ""),
+        )
+
+    # S3
+
+    def _write_report(self, incident: Incident, told: Told) -> None:
+        """Write the closed incident's report; again when something of it has changed since."""
+        bucket = self._settings.bucket
+        if not bucket or incident.status == "open":
+            return
+        document = messages.report_json(incident)
+        digest = hashlib.sha256(document.encode()).hexdigest()
+        if told.get("report").get("digest") == digest:
+            return
+        text = messages.report_markdown(incident, self._links(incident, told))
+        for name, body, kind in (
+            ("record.json", document, "application/json"),
+            ("report.md", text, "text/markdown; charset=utf-8"),
+        ):
+            self._aws.client("s3").put_object(
+                Bucket=bucket,
+                Key=messages.report_key(incident, name),
+                Body=body.encode(),
+                ContentType=kind,
+            )
+        link = messages.report_link(incident, bucket, self._aws.settings.region)
+        told.remember("report", digest=digest, url=link)
+
+    # Slack
+
+    def _tell_slack(self, incident: Incident, told: Told) -> None:
+        if not self._settings.slack_secret or messages.told_elsewhere(incident):
+            return
+        token = self._secret(self._settings.slack_secret, "bot_token")
+        channel = told.get("slack").get("channel") or self._settings.slack_channel
+        slack = SlackChannel(token, channel, self._settings.slack_api_url)
+        links = self._links(incident, told)
+        thread = self._thread_of_parent(incident)
+        self._show(slack, incident, told, links, thread)
+        if not thread:
+            self._reply(slack, incident, told, links)
+
+    def _thread_of_parent(self, incident: Incident) -> str:
+        """Return the storm's thread, posting its header first where there is none yet."""
+        if not incident.parent or incident.parent == incident.id:
+            return ""
+        store = self._aws.store
+        if store.find(incident.parent) is None:
+            logger.warning("the storm's incident does not exist", extra={"parent": incident.parent})
+            return ""
+        for attempt in range(2):
+            found = str(store.report_state(incident.parent).get("slack", {}).get("ts", ""))
+            if found or attempt:
+                break
+            try:
+                self.deliver(incident.parent)
+            except NotDelivered as error:
+                logger.warning("the storm's incident is not told everywhere: %s", error)
+        if not found:
+            raise ChannelDown(f"the storm's incident {incident.parent} has no thread yet")
+        return found
+
+    def _show(
+        self, slack: SlackChannel, incident: Incident, told: Told, links: Links, thread: str
+    ) -> None:
+        """Post the incident's one message, or edit it where it says something else by now."""
+        known = told.get("slack")
+        message, without_progress = self._rendered(incident, links, bool(thread))
+        digest, state = _digest(message), _digest(without_progress)
+        if digest == known.get("digest"):
+            return
+        ts = str(known.get("ts", ""))
+        now = self._aws.clock()
+        if ts and state == known.get("state"):
+            next_edit = parse(known["edited_at"]) + timedelta(seconds=self._settings.edit_seconds)
+            if now < next_edit:
+                told.deferred = True
+                return
+        if ts:
+            try:
+                _plainer(lambda said: slack.update(ts, said), message, incident, links)
+            except Gone:
+                ts = ""
+        if not ts:
+            ts = _plainer(lambda said: slack.post(said, thread), message, incident, links)
+        told.remember(
+            "slack", ts=ts, channel=slack.channel, digest=digest, state=state, edited_at=iso(now)
+        )
+        if known.get("ts") != ts:
+            told.remember("slack", permalink=slack.permalink(ts))
+
+    def _rendered(
+        self, incident: Incident, links: Links, gathered: bool  # noqa: FBT001 -- private, one call
+    ) -> tuple[Message, Message]:
+        """Render; a record that cannot be rendered is told in plain words."""
+        try:
+            if gathered:
+                message = messages.child(incident)
+                return message, message
+            return (
+                messages.header(incident, links),
+                messages.header(incident, links, progress=False),
+            )
+        except Exception:
+            logger.exception("could not render")
+        try:
+            message = messages.plain(incident, links)
+        except Exception:
+            logger.exception("could not render plainly")
+            message = messages.bare(incident)
+        return message, message
+
+    def _reply(self, slack: SlackChannel, incident: Incident, told: Told, links: Links) -> None:
+        """Tell the timeline's news in the thread."""
+        known = told.get("slack")
+        try:
+            waiting = messages.replies(
+                incident,
+                int(known.get("seq", 0)),
+                links,
+                mention=self._settings.slack_mention,
+                now=self._aws.clock(),
+            )
+        except Exception:
+            # The report has the timeline; the header and the other incidents go on.
+            logger.exception("could not render the timeline")
+            return
+        for reply in waiting:
+            try:
+                slack.post(reply, known["ts"])
+            except Refused as error:
+                logger.warning("Slack refuses a reply", extra={"reason": str(error)})
+                slack.post(messages.unshowable(reply), known["ts"])
+            except Gone as error:
+                told.remember("slack", ts="", digest="")
+                raise ChannelDown("the thread is gone; the next attempt starts a new one") from error
+            told.remember("slack", seq=reply.last_seq)
+
+    # PagerDuty
+
+    def _page(self, incident: Incident, told: Told) -> None:
+        if not self._settings.pagerduty_secret:
+            return
+        known = told.get("pagerduty")
+        sent = list(known.get("sent", []))
+        opened = dict(known.get("opened", {}))
+        waiting = messages.pages(incident, sent, opened)
+        if not waiting:
+            return
+        arn = self._settings.pagerduty_secret
+        pagerduty = PagerDuty(
+            self._secret(arn, "routing_key"),
+            self._secrets.get(arn).get("escalation_routing_key", ""),
+            self._settings.pagerduty_url,
+        )
+        links = self._links(incident, told)
+        for page in waiting:
+            pagerduty.send(page, links)
+            sent.append(page.id)
+            if page.action == "trigger":
+                opened[page.dedup_key] = page.escalated
+            elif page.action == "resolve":
+                opened.pop(page.dedup_key, None)
+            told.remember("pagerduty", sent=list(sent), opened=dict(opened))
+
+    def _secret(self, arn: str, name: str) -> str:
+        value = self._secrets.get(arn).get(name)
+        if not value:
+            raise ChannelDown(f'the secret {arn} has no "{name}"')
+        return value
+
+
+def _plainer[T](
+    send: Callable[[Message], T], message: Message, incident: Incident, links: Links
+) -> T:
+    """Send; what Slack refuses is sent again in plain words."""
+    try:
+        return send(message)
+    except Refused as error:
+        logger.warning("Slack refuses the message", extra={"reason": str(error)})
+        return send(messages.plain(incident, links))
+
+
+def _digest(message: Message) -> str:
+    text = json.dumps([message.text, message.blocks], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
