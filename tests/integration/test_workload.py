@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from local.aws import AwsAccount, EmbeddedAws
-from workload.load import Api, LoadGenerator, Pilot
+from workload.load import Api, LoadGenerator, Pilot, main
 
 TEMPLATE = Path(__file__).parents[2] / "workload/template.yaml"
 
@@ -231,3 +232,57 @@ def test_what_runbooks_may_touch_is_tagged(running: Running) -> None:
         {tag["Key"]: tag["Value"] for tag in parameter["TagList"]},
     ):
         assert tags["runbook-automation"] == "enabled"
+
+
+def test_the_command_line_makes_and_ends_trouble(running: Running) -> None:
+    before = running.processed()
+
+    def run(*arguments: str) -> str:
+        options = ("--stack", "orders", "--endpoint-url", running.aws.endpoint_url)
+        result = CliRunner().invoke(main, [*options, *arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def downstream() -> str:
+        return running.aws.client("ssm").get_parameter(Name=running.pilot.downstream_parameter)[
+            "Parameter"
+        ]["Value"]
+
+    sent = json.loads(run("spike", "--count", "3", "--by", "api"))
+    assert (sent["accepted"], sent["rejected"]) == (3, 0)
+    wait_for("processed", lambda: running.processed() == before + 3, 10)
+    run("slow-downstream", "--latency-ms", "5")
+    assert json.loads(downstream()) == {"latency_ms": 5}
+    run("recover")
+    assert downstream() == "off"
+
+
+def test_a_pilot_can_be_left_alone_and_have_its_mode_and_other_runbooks(running: Running) -> None:
+    other = running.aws.for_account("222222222222")
+    outputs = other.deploy(
+        "shop",
+        TEMPLATE,
+        {
+            "Name": "shop",
+            "RunbookAutomation": "disabled",
+            "RunbookMode": "observe",
+            "DlqReplayRunbook": "deployed",
+            "LambdaThrottlesRunbook": "deployed",
+        },
+    )
+    alarms = other.client("cloudwatch")
+    runbooks = {}
+    for alarm in alarms.describe_alarms()["MetricAlarms"]:
+        found = alarms.list_tags_for_resource(ResourceARN=alarm["AlarmArn"])["Tags"]
+        tags = {tag["Key"]: tag["Value"] for tag in found}
+        runbooks[alarm["AlarmName"]] = (tags["runbook"], tags["runbook:mode"])
+
+    assert runbooks == {
+        "shop-backlog": ("queue-saturation", "observe"),
+        "shop-oldest-age": ("queue-saturation", "observe"),
+        "shop-dead-letters": ("dlq-replay", "observe"),
+        "shop-worker-throttles": ("lambda-throttles", "observe"),
+    }
+    queue = other.client("sqs").list_queue_tags(QueueUrl=outputs["QueueUrl"])["Tags"]
+    assert queue["runbook-automation"] == "disabled"
+    other.delete_stack("shop")

@@ -85,6 +85,7 @@ def test_a_base64_body_is_read() -> None:
         post("[]"),
         post(""),
         post('{"order_id": "../etc"}'),
+        post('{"order_id": "o-1/../o-2"}'),
         post('{"order_id": 7}'),
         post("=", isBase64Encoded=True),
         {"requestContext": {"http": {"method": "GET"}}},
