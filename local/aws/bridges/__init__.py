@@ -8,6 +8,7 @@ the gap and the bridge goes.
 from local.aws import workers
 from local.aws.bridges import (
     account_concurrency,
+    cloudformation,
     definition_yaml,
     event_source_mapping,
     event_sources,
@@ -23,6 +24,7 @@ ALL = [
     module.BRIDGE
     for module in (
         account_concurrency,
+        cloudformation,
         definition_yaml,
         event_source_mapping,
         event_sources,

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+_ABSENT = object()
+
+
 class Bridge:
     """Replacements in MiniStack's modules that go in and out together."""
 
@@ -25,6 +28,12 @@ class Bridge:
             return replacement
 
         return planned
+
+    def add(self, owner: dict[str, Any], key: str, value: Any) -> None:
+        """Plan an entry that MiniStack lacks; raises UpstreamChangedError when it has it by now."""
+        if key in owner:
+            raise UpstreamChangedError(f"MiniStack has {key} by now; this bridge is needless.")
+        self._replaced.append((owner, key, _ABSENT, value))
 
     def original(self, owner: Any, attribute: str) -> Any:
         """Return what MiniStack itself has there."""
@@ -61,7 +70,9 @@ def edit(source: str, old: str, new: str) -> str:
 
 
 def _set(owner: Any, attribute: str, value: Any) -> None:
-    if isinstance(owner, dict):
+    if value is _ABSENT:
+        owner.pop(attribute, None)
+    elif isinstance(owner, dict):
         owner[attribute] = value
     else:
         setattr(owner, attribute, value)
