@@ -142,7 +142,7 @@ class Told:
         with self._lock:
             return dict(self._state.get(channel, {}))
 
-    def remember(self, channel: str, **fields: Any) -> None:
+    def remember(self, channel: str, /, **fields: Any) -> None:
         """Remember at once; until the end something is owed, should this be the last we do."""
         with self._lock:
             self._state[channel] = {**self._state.get(channel, {}), **fields}
@@ -156,7 +156,7 @@ class Told:
     def _store(self, *, owed: bool) -> None:
         self._state["owed"] = owed
         now = json.dumps(self._state)
-        if now != self._stored and not (not owed and self._stored == "{}" and len(self._state) == 1):
+        if now != self._stored:
             self._aws.store.put_report_state(self._incident, self._state, owed=owed)
             self._stored = now
 
@@ -204,7 +204,9 @@ class Reporter:
                 faults += task.result()
         told.finish(owed=bool(faults))
         if faults:
-            raise NotDelivered(f"Incident {incident_id} is not told everywhere: {'; '.join(faults)}.")
+            raise NotDelivered(
+                f"Incident {incident_id} is not told everywhere: {'; '.join(faults)}."
+            )
 
     def _report_and_slack(self, incident: Incident, told: Told) -> list[str]:
         """Write the report first: the last edit of the header links to it."""
@@ -232,7 +234,7 @@ class Reporter:
             self._out.add(name)
             logger.warning("channel is out", extra={"channel": name, "reason": str(error)})
             return [f"{name}: {error}"]
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- logged and told; the other channels go on
             logger.exception("could not tell", extra={"channel": name})
             return [f"{name}: {type(error).__name__}"]
         return []
@@ -334,7 +336,10 @@ class Reporter:
             told.remember("slack", permalink=slack.permalink(ts))
 
     def _rendered(
-        self, incident: Incident, links: Links, gathered: bool  # noqa: FBT001 -- private, one call
+        self,
+        incident: Incident,
+        links: Links,
+        gathered: bool,  # noqa: FBT001 -- private, one call
     ) -> tuple[Message, Message]:
         """Render; a record that cannot be rendered is told in plain words."""
         try:
@@ -345,11 +350,11 @@ class Reporter:
                 messages.header(incident, links),
                 messages.header(incident, links, progress=False),
             )
-        except Exception:
+        except Exception:  # noqa: BLE001 -- logged; whatever is in the record, people are told
             logger.exception("could not render")
         try:
             message = messages.plain(incident, links)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- as above
             logger.exception("could not render plainly")
             message = messages.bare(incident)
         return message, message
@@ -365,8 +370,7 @@ class Reporter:
                 mention=self._settings.slack_mention,
                 now=self._aws.clock(),
             )
-        except Exception:
-            # The report has the timeline; the header and the other incidents go on.
+        except Exception:  # noqa: BLE001 -- logged; the report has the timeline
             logger.exception("could not render the timeline")
             return
         for reply in waiting:
@@ -377,7 +381,7 @@ class Reporter:
                 slack.post(messages.unshowable(reply), known["ts"])
             except Gone as error:
                 told.remember("slack", ts="", digest="")
-                raise ChannelDown("the thread is gone; the next attempt starts a new one") from error
+                raise ChannelDown("the thread is gone; the next try starts another") from error
             told.remember("slack", seq=reply.last_seq)
 
     # PagerDuty

@@ -323,7 +323,7 @@ def header(incident: Incident, links: Links, *, progress: bool = True) -> Messag
 def child(incident: Incident) -> Message:
     """Render an incident that a storm gathers: one reply in the storm's thread."""
     line = escape(headline(incident), MAX_HEADER + 1)
-    body = [_section(f"*{line.replace('*', '∗')}*"), *_decision(incident)]
+    body = [_section(f"*{line.replace('*', ' ')}*"), *_decision(incident)]
     if waiting(incident):
         body += _said(_doing_label(incident), "\n".join(_doing(incident)))
     if waiting(incident) or incident.phase == "handed_over":
@@ -624,7 +624,7 @@ def _entry_line(entry: Entry, incident: Incident, links: Links, mention: str) ->
     if entry.kind == "decided" and entry.data.get("decision") in _DECIDED:
         return _decided_line(entry)
     # Lines after the first are marked, so that text from outside cannot pass for a line of ours.
-    line = "\n› ".join(_sentence(part, incident) for part in entry.text.splitlines())
+    line = "\n| ".join(_sentence(part, incident) for part in entry.text.splitlines())
     if entry.kind == "changed" and entry.data.get("undo"):
         line += f"\nUndo: {code(entry.data['undo'])}"
     if entry.kind == "closed" and links.report:
@@ -781,6 +781,13 @@ def _payload(incident: Incident, text: str, severity: str, at: str) -> dict[str,
 
 # The report
 
+_QUESTIONS = """\
+- Why did it happen, and what would have kept it from happening?
+- Who was hurt, for how long, and how do we know?
+- Did the alarm come in time, and did it say the right thing?
+- Did the runbook do what you would have done? What should it do next time?
+- What has to be done now, by whom and by when?"""
+
 
 def report_json(incident: Incident) -> str:
     """Return the whole incident as JSON: the fields of ``Incident``, entries and changes in it."""
@@ -806,11 +813,7 @@ def report_markdown(incident: Incident, links: Links) -> str:
         f"Diagnosis: {_md(incident.diagnosis) or 'none'}",
         _json_block(incident.plan),
         "## Questions for the review",
-        "- Why did it happen, and what would have kept it from happening?\n"
-        "- Who was hurt, for how long, and how do we know?\n"
-        "- Did the alarm come in time, and did it say the right thing?\n"
-        "- Did the runbook do what you would have done? What should it do next time?\n"
-        "- What has to be done now, by whom and by when?",
+        _QUESTIONS,
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

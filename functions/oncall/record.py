@@ -727,8 +727,13 @@ class IncidentStore:
                 Item={
                     "pk": _incident_key(incident),
                     "sk": "REPORTING",
+                    "type": "reporting",
+                    "incident": incident,
                     "until": epoch(now + lease),
-                    "ttl": epoch(now + lease),
+                    # Left behind by a crash, it reminds the sweeper.
+                    "open": "report",
+                    "due": epoch(now + lease),
+                    "ttl": epoch(now + lease + KEEP_INCIDENTS),
                 },
                 ConditionExpression="attribute_not_exists(pk) OR #until < :now",
                 ExpressionAttributeNames={"#until": "until"},

@@ -23,7 +23,7 @@ class SecretValues:
         self._read: dict[str, tuple[datetime, Mapping[str, str]]] = {}
 
     def get(self, arn: str) -> Mapping[str, str]:
-        """Return a secret's fields. Raises ``ClientError``, and ``ValueError`` if it is not JSON."""
+        """Return a secret's fields. Raises ``ClientError``, or ``ValueError`` if it is not JSON."""
         now = self._aws.clock()
         kept = self._read.get(arn)
         if kept and kept[0] > now - _KEEP:
@@ -31,6 +31,6 @@ class SecretValues:
         answer = self._aws.client("secretsmanager").get_secret_value(SecretId=arn)
         values = json.loads(answer["SecretString"])
         if not isinstance(values, dict):
-            raise ValueError(f"The secret {arn} must be a JSON object.")  # noqa: TRY004 -- its content is wrong, not its type
+            raise ValueError(f"The secret {arn} is no JSON object.")  # noqa: TRY004 -- bad content
         self._read[arn] = (now, values)
         return values
