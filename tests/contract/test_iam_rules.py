@@ -1,7 +1,8 @@
 """Roles: the evaluator decides as AWS documents, every rule finds its planted flaw."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import pytest
 
 from tests.contract.planting import GONE, planted
 from tools.checks import iam, iam_rules, template
-from tools.checks.iam_rules import Call
 
 HERE = Path(__file__).parent / "templates"
 CLEAN = template.translate(template.load(HERE / "clean.yaml"), HERE)
@@ -232,29 +232,42 @@ def test_a_production_write_exists_and_knows_resources(action: str) -> None:
     assert iam_rules.knows_resources(action)
 
 
-RAISED = Call("lambda", "PutFunctionConcurrency", FUNCTION, "RaiseLimitRole", TAGGED)
-READ = Call("dynamodb", "GetItem", TABLE, "ReceiveDecisionRole")
+@dataclass(frozen=True)
+class Call:
+    action: str
+    resource: str
+    role: str
+    tags: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+
+def tags_of(call: Any) -> Mapping[str, Any]:
+    tags: Mapping[str, Any] = call.tags
+    return tags
+
+
+RAISED = Call("lambda:PutFunctionConcurrency", FUNCTION, "RaiseLimitRole", TAGGED)
+READ = Call("dynamodb:GetItem", TABLE, "ReceiveDecisionRole")
 
 
 def test_permitted_calls_are_left_alone() -> None:
-    assert iam_rules.unpermitted([RAISED, READ], CLEAN) == []
+    assert iam_rules.unpermitted([RAISED, READ], CLEAN, context=tags_of) == []
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        Call("lambda", "PutFunctionConcurrency", FUNCTION, "RaiseLimitRole"),
-        Call("lambda", "PutFunctionConcurrency", FUNCTION, "ReceiveDecisionRole", TAGGED),
-        Call("lambda", "UpdateFunctionCode", FUNCTION, "RaiseLimitRole", TAGGED),
-        Call("dynamodb", "GetItem", f"{TABLE[:-9]}other", "ReceiveDecisionRole"),
+        Call("lambda:PutFunctionConcurrency", FUNCTION, "RaiseLimitRole"),
+        Call("lambda:PutFunctionConcurrency", FUNCTION, "ReceiveDecisionRole", TAGGED),
+        Call("lambda:UpdateFunctionCode", FUNCTION, "RaiseLimitRole", TAGGED),
+        Call("dynamodb:GetItem", f"{TABLE[:-9]}other", "ReceiveDecisionRole"),
     ],
     ids=["not opted in", "other role", "other action", "other table"],
 )
 def test_a_call_without_permission_is_found(call: Call) -> None:
-    [finding] = iam_rules.unpermitted([READ, call], CLEAN)
+    [finding] = iam_rules.unpermitted([READ, call], CLEAN, context=tags_of)
 
     assert (finding.rule, finding.where) == ("iam-missing", call.role)
-    assert call.permission in finding.message
+    assert call.action in finding.message
 
 
 def test_deployed_names_narrow_the_patterns() -> None:
@@ -262,6 +275,31 @@ def test_deployed_names_narrow_the_patterns() -> None:
 
     assert iam_rules.unpermitted([READ], CLEAN, names) != []
     assert iam_rules.unpermitted([READ], CLEAN, {"Table": TABLE.split("/")[1]}) == []
+
+
+def test_calls_are_told_by_the_deployed_role_and_those_of_other_stacks_left_out() -> None:
+    deployed = {"TidyRole": "runbooks-TidyRole-1"}
+    mine = Call("sqs:SendMessage", QUEUE, "runbooks-TidyRole-1")
+    others = Call("sqs:SendMessage", QUEUE, "somebody-else")
+    unasked = Call("", "*", "TidyRole")
+
+    [finding] = iam_rules.unpermitted([mine, others, unasked], CLEAN, deployed)
+
+    assert finding.where == "TidyRole"
+
+
+def test_a_managed_policy_of_the_template_counts_as_the_roles_own() -> None:
+    shared = {
+        "Type": "AWS::IAM::ManagedPolicy",
+        "Properties": {"PolicyDocument": allow("sqs:PurgeQueue")},
+    }
+    document = planted(CLEAN, ("Resources", "Shared"), shared)
+    document = planted(
+        document, ("Resources", "TidyRole", "Properties", "ManagedPolicyArns"), [{"Ref": "Shared"}]
+    )
+
+    assert iam.simulate(iam.role_policies(document)["TidyRole"], "sqs:PurgeQueue", QUEUE)
+    assert rules_broken(document) == {"iam-forbidden"}
 
 
 def test_an_allowed_action_that_nothing_used_is_found() -> None:

@@ -213,22 +213,23 @@ def role_policies(
     count. `managed` adds what AWS_MANAGED knows. Raises UnresolvedError.
     """
     names = {} if names is None else names
+    own = resources(template, "AWS::IAM::ManagedPolicy")
     found: dict[str, list[Document]] = {}
     for role, properties in resources(template, "AWS::IAM::Role").items():
-        documents = [policy["PolicyDocument"] for policy in properties.get("Policies", ())]
-        if managed:
-            documents += [
-                document
-                for arn in properties.get("ManagedPolicyArns", ())
-                for name, document in AWS_MANAGED.items()
-                if str(resolve(arn, template, names)).endswith(f":policy/{name}")
-            ]
-        found[role] = documents
-    for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy"):
-        for properties in resources(template, kind).values():
-            for reference in properties.get("Roles", ()):
-                if isinstance(reference, Mapping) and reference.get("Ref") in found:
-                    found[reference["Ref"]].append(properties["PolicyDocument"])
+        found[role] = [policy["PolicyDocument"] for policy in properties.get("Policies", ())]
+        for arn in properties.get("ManagedPolicyArns", ()):
+            if isinstance(arn, Mapping) and arn.get("Ref") in own:
+                found[role].append(own[arn["Ref"]]["PolicyDocument"])
+            elif managed:
+                found[role] += [
+                    document
+                    for name, document in AWS_MANAGED.items()
+                    if str(resolve(arn, template, names)).endswith(f":policy/{name}")
+                ]
+    for properties in (*resources(template, "AWS::IAM::Policy").values(), *own.values()):
+        for reference in properties.get("Roles", ()):
+            if isinstance(reference, Mapping) and reference.get("Ref") in found:
+                found[reference["Ref"]].append(properties["PolicyDocument"])
     return {
         role: [_document(document, template, names) for document in documents]
         for role, documents in found.items()

@@ -8,13 +8,12 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from tools.checks.finding import Finding
 from tools.checks.iam import AWS_MANAGED, Names, resolve, role_policies, simulate
@@ -105,24 +104,20 @@ OPT_IN_VALUE = "enabled"
 _SEND_TASK = "states:SendTask"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One API call that was made: `service` and `action` as IAM names them, `role` a logical id.
-
-    `resource` is an ARN, or `*` where the action knows none; `context` holds the condition keys
-    that AWS would have filled in, e.g. the resource's tags.
-    """
-
-    service: str
-    action: str
-    resource: str
-    role: str
-    context: Mapping[str, Any] = field(default_factory=dict, hash=False)
+class Call(Protocol):
+    """One API call that was made, as the embedded AWS records it."""
 
     @property
-    def permission(self) -> str:
-        """The IAM action, `service:Action`."""
-        return f"{self.service}:{self.action}"
+    def action(self) -> str:
+        """The IAM action, e.g. `sqs:SendMessage`; empty where IAM does not ask."""
+
+    @property
+    def resource(self) -> str:
+        """The ARN that IAM checks, or `*`."""
+
+    @property
+    def role(self) -> str:
+        """The name of the caller's role."""
 
 
 def check_roles(template: Template) -> list[Finding]:
@@ -222,6 +217,8 @@ def _send_task(policies: Mapping[str, Iterable[Mapping[str, Any]]]) -> Iterator[
 
 def _managed(role: str, properties: Mapping[str, Any], template: Template) -> Iterator[Finding]:
     for arn in properties.get("ManagedPolicyArns", ()):
+        if isinstance(arn, Mapping) and arn.get("Ref") in template["Resources"]:
+            continue  # its statements are judged like the role's own
         said = str(resolve(arn, template, {}))
         if not said.endswith(tuple(f":policy/{name}" for name in AWS_MANAGED)):
             yield Finding("iam-managed-policy", role, f"{said}: write out what the role needs")
@@ -276,41 +273,58 @@ def knows_resources(action: str) -> bool:
 
 
 def unpermitted(
-    calls: Iterable[Call], template: Template, names: Names | None = None
+    calls: Iterable[Call],
+    template: Template,
+    names: Names | None = None,
+    context: Callable[[Call], Mapping[str, Any]] = lambda _: {},
 ) -> list[Finding]:
     """Return the calls that the role they were made under does not allow.
 
-    `names` are the deployed names that the calls' ARNs carry (see `role_policies`).
+    `names` are the deployed names (see `role_policies`): those of roles tell which role a call was
+    made under, for which a logical id will do as well. `context` gives the condition keys that AWS
+    would have filled in for a call, e.g. `{"aws:ResourceTag/team": "a"}`. Calls under roles of
+    other stacks are left out.
     """
     policies = role_policies(template, names)
+    logical = _logical(policies, names)
     return sorted(
         {
-            Finding("iam-missing", call.role, f"{call.permission} on {call.resource}")
+            Finding("iam-missing", logical[call.role], f"{call.action} on {call.resource}")
             for call in calls
-            if not simulate(policies[call.role], call.permission, call.resource, call.context)
+            if call.action and call.role in logical
+            if not simulate(policies[logical[call.role]], call.action, call.resource, context(call))
         }
     )
+
+
+def _logical(roles: Iterable[str], names: Names | None) -> dict[str, str]:
+    return {role: role for role in roles} | {
+        name: role for role in roles if (name := (names or {}).get(role)) is not None
+    }
 
 
 def unused(
     calls: Iterable[Call],
     template: Template,
     exceptions: Mapping[tuple[str, str], str],
+    names: Names | None = None,
 ) -> list[Finding]:
-    """Return the allowed actions that no call used, and the exceptions that are none.
+    """Return the allowed actions that no call used, and the exceptions that are none any more.
 
-    `exceptions` maps (role, action) to the reason why no call shows it.
+    `exceptions` maps (role's logical id, action) to the reason why no call shows it.
     """
-    used = {(call.role, call.permission.lower()) for call in calls}
-    allowed = {
+    policies = role_policies(template, managed=False)
+    logical = _logical(policies, names)
+    used = {(logical.get(call.role), call.action.lower()) for call in calls}
+    idle = {
         (role, str(action))
-        for role, documents in role_policies(template, managed=False).items()
+        for role, documents in policies.items()
         for document in documents
         for statement in document["Statement"]
         if statement["Effect"] == "Allow"
         for action in as_list(statement["Action"])
+        if (role, str(action).lower()) not in used
     }
-    idle = {pair for pair in allowed if (pair[0], pair[1].lower()) not in used}
     return sorted(
         [
             Finding("iam-unused", role, f"{action} is allowed, but nothing used it")
@@ -318,12 +332,6 @@ def unused(
         ]
         + [
             Finding("iam-exception", role, f"{action} needs no exception any more")
-            for role, action in _stale(exceptions, idle)
+            for role, action in exceptions.keys() - idle
         ]
     )
-
-
-def _stale(
-    exceptions: Mapping[tuple[str, str], str], idle: Collection[tuple[str, str]]
-) -> Iterator[tuple[str, str]]:
-    return (pair for pair in exceptions if pair not in idle)

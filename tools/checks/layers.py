@@ -107,7 +107,8 @@ def _top_level(source: str) -> set[str]:
 def check_machines(machines: Mapping[str, Mapping[str, Any]], sam: Template) -> list[Finding]:
     """Every machine file is deployed, and its placeholders are what the template fills in.
 
-    `machines` maps ids to definitions; a substitution must be the ARN of a function of `sam`.
+    `machines` maps ids to definitions. A substitution named …Arn must be the ARN of a function of
+    `sam`, any other one a parameter.
     """
     deployed = {
         Path(str(resource["Properties"].get("DefinitionUri"))).name.removesuffix(".asl.yaml"): (
@@ -140,6 +141,10 @@ def check_machines(machines: Mapping[str, Mapping[str, Any]], sam: Template) -> 
 
 def _filled(name: str, filled: Mapping[str, Any], sam: Template) -> Iterator[Finding]:
     for placeholder, value in filled.items():
+        if not placeholder.endswith("Arn"):
+            if not isinstance(value, Mapping) or value.get("Ref") not in sam["Parameters"]:
+                yield Finding("substitution-target", name, f"{placeholder} is no parameter")
+            continue
         target = value.get("Fn::GetAtt") if isinstance(value, Mapping) else None
         target = target.split(".") if isinstance(target, str) else target
         function = target[0] if target and target[1] == "Arn" else ""
