@@ -129,26 +129,24 @@ def seed(aws: AwsAccount, points: Sequence[tuple[float, float]], metric: str = "
     put_metric_history(aws.account, REGION, "shop", metric, {"Q": "a"}, points)
 
 
-@pytest.mark.parametrize(
-    ("treatment", "expected"),
-    [("missing", "INSUFFICIENT_DATA"), ("breaching", "ALARM"), ("notBreaching", "OK")],
-)
-def test_an_alarm_without_data_follows_its_treatment_and_recovers_without_requests(
-    aws: AwsAccount, treatment: str, expected: str
-) -> None:
-    alarm(aws, TreatMissingData=treatment)
-    put(aws, 99 if treatment != "breaching" else 1)
-    eventually(lambda: state(aws) == ("OK" if treatment == "breaching" else "ALARM"))
-    eventually(lambda: state(aws) == expected)
-
-
-@pytest.mark.parametrize(("unit", "expected"), [("Count", "ALARM"), ("Seconds", "OK")])
-def test_only_data_of_the_alarms_unit_counts(aws: AwsAccount, unit: str, expected: str) -> None:
-    alarm(aws, Unit=unit, Period=60, TreatMissingData="notBreaching")
+def test_alarms_without_data_follow_their_treatment_without_any_request(aws: AwsAccount) -> None:
+    alarm(aws, "missing", TreatMissingData="missing")
+    alarm(aws, "calm", TreatMissingData="notBreaching")
+    alarm(aws, "kept", TreatMissingData="ignore")
+    alarm(aws, "breaching", TreatMissingData="breaching", Threshold=1000.0)
     put(aws, 99)
-    eventually(lambda: state(aws) == expected)
-    time.sleep(1.2)
-    assert state(aws) == expected
+    eventually(lambda: state(aws, "breaching") == "OK")
+    assert [state(aws, name) for name in ("missing", "calm", "kept")] == ["ALARM"] * 3
+    eventually(lambda: state(aws, "missing") == "INSUFFICIENT_DATA")
+    assert [state(aws, name) for name in ("calm", "kept", "breaching")] == ["OK", "ALARM", "ALARM"]
+
+
+def test_only_data_of_the_alarms_unit_counts(aws: AwsAccount) -> None:
+    alarm(aws, "same", Unit="Count", Period=60)
+    alarm(aws, "other", Unit="Seconds", Period=60, TreatMissingData="notBreaching")
+    put(aws, 99)
+    eventually(lambda: state(aws, "same") == "ALARM")
+    eventually(lambda: state(aws, "other") == "OK")
 
 
 def test_a_percentile_alarm(aws: AwsAccount) -> None:

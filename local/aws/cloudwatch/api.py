@@ -39,7 +39,6 @@ def install(patches: Patches, previous_states: PreviousStates) -> None:
     # It copies every datapoint on each request; Publisher ticks apply the retention instead.
     patches.replace(cloudwatch, "_evict_old_metrics", lambda _original: lambda: None)
     patches.replace(cloudwatch, "_evaluate_alarm", lambda _original: lambda _alarm: None)
-    patches.replace(cloudwatch, "_evaluate_all_alarms", lambda _original: lambda: None)
     patches.replace(cloudwatch, "_record_history", _around_record_history)
     patches.replace(cloudwatch, "_put_metric_alarm", _around_put_metric_alarm)
     patches.replace(cloudwatch, "_set_alarm_state", _around_set_alarm_state)
