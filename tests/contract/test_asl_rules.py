@@ -247,8 +247,11 @@ def test_asl_validator_tells_the_flawed_machine_from_the_clean_one() -> None:
 
 def test_asl_validator_is_spared_the_strings_that_it_refuses_without_need() -> None:
     output = {"empty": "", "lines": "{% $incident\n & 'x' %}", "list": ["", 1, {"a": "b\nc"}]}
+    machine = planted(CLEAN, (*DONE, "Output"), output)
+    machine = planted(machine, (*ASK, "TimeoutSeconds"), "{% ${AnswerSeconds} * 2 %}")
 
-    assert machines.validate({"m": planted(CLEAN, (*DONE, "Output"), output)}) == []
+    assert machines.validate({"m": machine}) == []
+    assert rules_broken(machine) == set()
 
 
 def test_substitutions_are_collected() -> None:

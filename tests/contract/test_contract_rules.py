@@ -210,6 +210,17 @@ def test_machines_and_template_that_disagree_are_found(rule: str, deployed: Any,
     assert {finding.rule for finding in layers.check_machines(deployed, sam)} == {rule}
 
 
+@pytest.mark.parametrize(
+    ("value", "rules"),
+    [({"Ref": "ReportDays"}, set()), ({"Ref": "Topic"}, {"substitution-target"})],
+)
+def test_a_substitution_that_is_no_arn_must_be_a_parameter(value: Any, rules: set[str]) -> None:
+    waits = planted(SMALL, ("small", "TimeoutSeconds"), "{% ${WaitSeconds} %}")
+    sam = planted(SAM, (*FILLED, "WaitSeconds"), value)
+
+    assert {finding.rule for finding in layers.check_machines(waits, sam)} == rules
+
+
 def test_machines_and_template_that_agree_are_left_alone() -> None:
     assert layers.check_machines(SMALL, SAM) == []
 

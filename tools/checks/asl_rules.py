@@ -131,7 +131,6 @@ _JSONPATH_FIELDS = frozenset(
 )
 # A string that was meant as an expression but lacks its {% %}.
 _BARE_PATH = re.compile(r"\$(?!\{)\$?[.\w\[]|States\.[A-Z]\w*\(")
-_PLACEHOLDER = re.compile(r"\$\{([\w:.]+)\}")
 _BARE_MARKERS = re.compile(r"\{%|%\}")
 _BY_HAND = re.compile(r"\bby hand\b", re.IGNORECASE)
 _NOT_AN_ORDER = re.compile(r"^[^A-Z]|^\w{3,}(ing|ed)\b|[_.:]|[a-z][A-Z]")
@@ -482,17 +481,11 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _expression(text: str) -> str | None:
-    """Return the expression in a string, its placeholders filled in as deployment would."""
-    expression = expressions.body(text)
-    return None if expression is None else _PLACEHOLDER.sub("1", expression)
-
-
 def _used(value: Any) -> expressions.Names:
     """Collect the names of all expressions inside a value; what does not parse has none."""
     found = expressions.Names()
     for text in _strings(value):
-        expression = _expression(text)
+        expression = expressions.body(text)
         if expression is None:
             continue
         try:
@@ -533,7 +526,7 @@ def _expressions(scope: Scope) -> Iterator[Finding]:
         callback = state.get("Resource") == LAMBDA_CALLBACK
         for field, value in _parts(state):
             for text in _strings(value):
-                expression = _expression(text)
+                expression = expressions.body(text)
                 if expression is None:
                     if _BARE_PATH.match(text) or _BARE_MARKERS.search(text):
                         yield Finding(
@@ -659,4 +652,4 @@ def _lost(
 
 def substitutions(definition: Mapping[str, Any]) -> set[str]:
     """Return the names of the `${…}` placeholders that the definition expects to be filled."""
-    return {name for text in _strings(definition) for name in _PLACEHOLDER.findall(text)}
+    return {name for text in _strings(definition) for name in expressions.PLACEHOLDER.findall(text)}

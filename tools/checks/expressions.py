@@ -30,6 +30,8 @@ _STEP_FUNCTIONS = frozenset({"hash", "parse", "partition", "random", "range", "u
 FUNCTIONS = _JSONATA_FUNCTIONS | _STEP_FUNCTIONS
 
 _EXPRESSION = re.compile(r"\{%(.*)%\}", re.DOTALL)
+PLACEHOLDER = re.compile(r"\$\{([\w:.]+)\}")
+"""What `DefinitionSubstitutions` fill in before Step Functions reads the definition."""
 # The parser's nodes keep links to the parser itself and to their own definition.
 _LINKS = frozenset({"_outer_instance", "environment", "input", "_jsonata_lambda"})
 
@@ -55,9 +57,12 @@ class Names:
 
 
 def body(text: str) -> str | None:
-    """Return what stands between `{%` and `%}`, or None when the string is a literal."""
+    """Return what stands between `{%` and `%}`, or None when the string is a literal.
+
+    Placeholders in it become 1, for deployment fills them in before anybody parses the expression.
+    """
     match = _EXPRESSION.fullmatch(text.strip())
-    return match[1] if match else None
+    return PLACEHOLDER.sub("1", match[1]) if match else None
 
 
 def names(expression: str) -> Names:
