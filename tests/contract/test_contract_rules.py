@@ -62,7 +62,10 @@ def test_a_flaw_in_a_contract_is_found(flaw: Flaw) -> None:
 
 
 def agreement_rules(contract: Any, machine: Any, looks: Sequence[str] = ("LookArn",)) -> set[str]:
-    return {f.rule for f in contracts.check_agreement("clean", contract, machine, looks)}
+    findings = contracts.check_agreement(
+        "clean", contract, machine, verifies=looks, puts_back=["UndoArn"]
+    )
+    return {finding.rule for finding in findings}
 
 
 @pytest.mark.parametrize("flaw", AGREEMENT_FLAWS, ids=name)
@@ -72,11 +75,11 @@ def test_a_contract_that_disagrees_with_its_machine_is_found(flaw: Flaw) -> None
     assert rule in agreement_rules(planted(CONTRACT, path, value), looked_at())
 
 
-def looked_at() -> Any:
+def looked_at(function: str = "${LookArn}") -> Any:
     """Return the clean machine with a look at the result after its change."""
     look = {
         **MACHINE["States"]["Close incident"],
-        "Arguments": {"FunctionName": "${LookArn}"},
+        "Arguments": {"FunctionName": function},
         "Next": "Close incident",
     }
     machine = planted(MACHINE, ("States", "Look whether it helps"), look)
@@ -86,6 +89,11 @@ def looked_at() -> Any:
 def test_a_change_that_nobody_looks_at_is_found() -> None:
     assert agreement_rules(CONTRACT, looked_at()) == set()
     assert agreement_rules(CONTRACT, looked_at(), looks=["OtherArn"]) == {"change-unverified"}
+
+
+def test_a_change_that_is_undone_needs_no_look() -> None:
+    assert agreement_rules(CONTRACT, looked_at("${UndoArn}")) == set()
+    assert agreement_rules(CONTRACT, looked_at("${OtherArn}")) == {"change-unverified"}
 
 
 def test_a_way_around_the_look_is_found() -> None:

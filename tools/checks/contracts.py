@@ -73,11 +73,17 @@ def _limits(name: str, contract: Contract, parameters: Collection[str]) -> Itera
 
 
 def check_agreement(
-    name: str, contract: Contract, machine: Mapping[str, Any], verifies: Collection[str]
+    name: str,
+    contract: Contract,
+    machine: Mapping[str, Any],
+    *,
+    verifies: Collection[str],
+    puts_back: Collection[str],
 ) -> list[Finding]:
     """Compare a contract with the machine of the same name.
 
-    `verifies` are the substitutions of the functions that look whether a change has helped.
+    `verifies` are the substitutions of the functions that look whether a change has helped, and
+    `puts_back` those of the functions that undo: what is undone needs no look.
     """
     tasks = _tasks(machine["States"])
     steps = {step["state"] for step in contract["steps"]}
@@ -91,13 +97,17 @@ def check_agreement(
     ]
     if machine.get("TimeoutSeconds") != contract["limits"]["run_seconds"]:
         findings.append(Finding("run-seconds", name, "limits.run_seconds is not TimeoutSeconds"))
-    looks = {
-        task
-        for task, state in tasks.items()
-        if str(state.get("Arguments", {}).get("FunctionName")) in {f"${{{v}}}" for v in verifies}
-    }
-    changes = {step["state"] for step in contract["steps"] if step["changes"]}
-    findings += _unverified(name, machine["States"], changes & tasks.keys(), looks)
+    looks, undoes = (
+        {
+            task
+            for task, state in tasks.items()
+            if str(state.get("Arguments", {}).get("FunctionName"))
+            in {f"${{{one}}}" for one in some}
+        }
+        for some in (verifies, puts_back)
+    )
+    changes = {step["state"] for step in contract["steps"] if step["changes"]} & tasks.keys()
+    findings += _unverified(name, machine["States"], changes - undoes, looks | undoes)
     return sorted(findings)
 
 
@@ -113,7 +123,7 @@ def _tasks(states: asl_rules.States) -> dict[str, asl_rules.State]:
 def _unverified(
     name: str, states: asl_rules.States, changes: Collection[str], looks: Collection[str]
 ) -> Iterator[Finding]:
-    """Find ways from a change to a good end that no verifying step stands on."""
+    """Find ways from a change to a good end on which nobody looks at it or undoes it."""
     ways = [edge for edge in asl_rules.edges(states) if edge.source not in looks]
     for change in sorted(changes):
         # A task inside a Map is followed by what follows the Map.
