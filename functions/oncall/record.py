@@ -46,8 +46,9 @@ if TYPE_CHECKING:
 KEEP_INCIDENTS = timedelta(days=400)
 _RACES = 40
 """How often a write is tried again when another writer was faster."""
-_BACKOFF_SECONDS = 0.25
-"""Longest wait before such a try: 200 alarms that join one incident at once all get their line."""
+_RUN_WAITS = 0.1
+_OTHERS_WAIT = 1.0
+"""Longest wait in seconds before such a try: a run goes before the alarms that join its incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -763,7 +764,7 @@ class IncidentStore:
         extras = list(extra)
         winding_down = fence is not None and fence.winding_down
         for attempt in range(_RACES):
-            _back_off(attempt)
+            _back_off(attempt, _RUN_WAITS if fence else _OTHERS_WAIT)
             incident = self.find(incident_id)
             if incident is None:
                 raise NotFound(f"There is no incident {incident_id!r}.")
@@ -957,10 +958,10 @@ class IncidentStore:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
 
-def _back_off(attempt: int) -> None:
+def _back_off(attempt: int, longest: float = _RUN_WAITS) -> None:
     """Wait a random while before another try, so that writers stop meeting each other."""
     if attempt:
-        time.sleep(random.uniform(0, min(_BACKOFF_SECONDS, 0.01 * 2**attempt)))  # noqa: S311 -- no secret
+        time.sleep(random.uniform(0, min(longest, 0.01 * 2**attempt)))  # noqa: S311 -- no secret
 
 
 def _contended(incident: str) -> Contended:
