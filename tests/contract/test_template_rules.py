@@ -23,6 +23,8 @@ def at(resource: str, *path: str | int) -> tuple[str | int, ...]:
 POLICY = at("DeadLettersPolicy", "PolicyDocument", "Statement", 0, "Principal")
 TRUST = at("TidyRole", "AssumeRolePolicyDocument", "Statement", 0, "Principal")
 PRIVATE = at("Bucket", "PublicAccessBlockConfiguration")
+FLAGS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+RETRY = at("AlarmRule", "Targets", 0, "RetryPolicy")
 ENCRYPTION = at("Bucket", "BucketEncryption", "ServerSideEncryptionConfiguration", 0)
 
 GUARD_FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
@@ -46,11 +48,13 @@ GUARD_FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
     ("machine_logging", at("Machine", "LoggingConfiguration"), GONE),
     ("machine_logging", at("Machine", "LoggingConfiguration", "Level"), "OFF"),
     ("machine_logging", at("Machine", "LoggingConfiguration", "IncludeExecutionData"), True),
+    ("machine_logging", at("Machine", "LoggingConfiguration", "Destinations"), []),
     ("machine_tracing", at("Machine", "TracingConfiguration"), GONE),
     ("log_group_retention", at("MachineLogs", "RetentionInDays"), GONE),
     ("log_group_key", at("MachineLogs", "KmsKeyId"), GONE),
     ("target_dead_letters", at("AlarmRule", "Targets", 0, "DeadLetterConfig"), GONE),
-    ("target_retry", at("AlarmRule", "Targets", 0, "RetryPolicy"), GONE),
+    ("target_retry", RETRY, GONE),
+    ("target_retry", (*RETRY, "MaximumRetryAttempts"), GONE),
     (
         "target_retry",
         at("RaiseLimitAlarms", "Targets", 0, "RetryPolicy", "MaximumEventAgeInSeconds"),
@@ -63,6 +67,7 @@ GUARD_FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
     ("alarm_action", at("QueueAlarm", "AlarmActions"), []),
     ("alarm_description", at("QueueAlarm", "AlarmDescription"), GONE),
     ("queue_encrypted", at("DeadLetters", "KmsMasterKeyId"), GONE),
+    ("trust_principal", TRUST, {"Service": "lambda.amazonaws.com", "AWS": "123456789012"}),
     ("table_encrypted", at("Table", "SSESpecification"), GONE),
     ("table_recovery", at("Table", "PointInTimeRecoverySpecification"), GONE),
     ("bucket_encrypted", at("Bucket", "BucketEncryption"), GONE),
@@ -72,11 +77,13 @@ GUARD_FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
         {"SSEAlgorithm": "AES256"},
     ),
     ("bucket_private", PRIVATE, GONE),
-    ("bucket_private", (*PRIVATE, "BlockPublicPolicy"), False),
+    *(("bucket_private", (*PRIVATE, flag), False) for flag in FLAGS),
     ("bucket_lifecycle", at("Bucket", "LifecycleConfiguration"), GONE),
     ("topic_encrypted", at("Topic", "KmsMasterKeyId"), GONE),
     ("key_rotation", at("Key", "EnableKeyRotation"), GONE),
     ("key_principal", at("Key", "KeyPolicy", "Statement", 0, "Principal"), {"AWS": "*"}),
+    ("key_principal", at("Key", "KeyPolicy", "Statement", 0, "Principal"), "*"),
+    ("key_principal", at("Key", "KeyPolicy", "Statement", 0, "Principal"), {"AWS": ["1", "*"]}),
     ("policy_principal", POLICY, "*"),
     ("policy_principal", POLICY, {"AWS": "*"}),
     ("policy_principal", POLICY, {"AWS": ["123456789012", "*"]}),
