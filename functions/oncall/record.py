@@ -48,7 +48,7 @@ _RACES = 40
 """How often a write is tried again when another writer was faster."""
 _RUN_WAITS = 0.1
 _OTHERS_WAIT = 1.0
-"""Longest wait in seconds before such a try: a run goes before the alarms that join its incident."""
+"""Longest wait in seconds before such a try: a run goes before alarms that join its incident."""
 
 
 @dataclass(frozen=True, slots=True)
