@@ -167,7 +167,13 @@ def _bucket(session: boto3.Session) -> str:
     try:
         s3.head_bucket(Bucket=bucket)
     except ClientError:
-        s3.create_bucket(Bucket=bucket)
+        if session.region_name == "us-east-1":
+            s3.create_bucket(Bucket=bucket)
+        else:
+            s3.create_bucket(
+                Bucket=bucket,
+                CreateBucketConfiguration={"LocationConstraint": session.region_name},  # type: ignore[typeddict-item]  # any Region
+            )
     return bucket
 
 

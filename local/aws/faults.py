@@ -112,7 +112,7 @@ class Faults:
         service: str = "*",
         times: int = 1,
     ) -> Fault:
-        """Kill the worker of a function (by part of its name) right before or after a call's effect.
+        """Kill a function's worker (by part of its name) right before or after a call's effect.
 
         The invocation then fails as on AWS: `Runtime.ExitError`, the next one starts cold.
         """

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 import boto3
+from ministack.services import stepfunctions
 
 from local.aws import bridges, edge
 from local.aws.deploy import delete_stack, deploy
@@ -99,7 +100,9 @@ class EmbeddedAws(AwsAccount):
     """The embedded AWS: `with EmbeddedAws() as aws: aws.deploy(...)`.
 
     One runs in a process at a time; tests that must not meet use `for_account`. While it runs, the
-    process's AWS_* variables point at it. `extensions` are installed once it answers.
+    process's AWS_* variables point at it. `account_concurrency` is every account's Lambda limit
+    until `set_account_concurrency`; `wait_scale` shortens the waits of state machines (Wait states
+    and pauses before retries, not timeouts); `extensions` are installed once it answers.
     """
 
     def __init__(
@@ -109,19 +112,26 @@ class EmbeddedAws(AwsAccount):
         *,
         port: int = 0,
         account_concurrency: int = 1000,
+        wait_scale: float = 1.0,
         extensions: tuple[Extension, ...] = (),
     ) -> None:
         self._port = port
         self._account_concurrency = account_concurrency
+        self._wait_scale = wait_scale
         self._extensions = extensions
-        super().__init__(Server(), account, region, edge.calls)
+        self.account = account
+        self.region = region
+        self._server = Server()
 
     def start(self) -> Self:
         """Start serving; raises ServerError when one runs in this process already."""
         bridges.install()
         edge.install()
         self._server.start(self.account, self.region, self._port)
+        # Only now: a session reads the AWS_* variables, which are the emulator's from here on.
+        super().__init__(self._server, self.account, self.region, edge.calls)
         bridges.account_concurrency.DEFAULT.limit = self._account_concurrency
+        stepfunctions._SFN_WAIT_SCALE = self._wait_scale  # noqa: SLF001 -- MiniStack's setting
         for extension in self._extensions:
             extension.install(self)
         return self

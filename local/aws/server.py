@@ -1,27 +1,19 @@
 """MiniStack on a thread of this process: one server, started and stopped as a whole."""
+# ruff: noqa: SLF001 -- works on MiniStack's internals
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import threading
 from collections.abc import Iterator
 
-_root = logging.getLogger()
-_handlers, _level = _root.handlers[:], _root.level
-
-import hypercorn.asyncio  # noqa: E402 -- the root logger must be noted before MiniStack is imported
-import hypercorn.config  # noqa: E402 -- as above
-from ministack import app  # noqa: E402 -- as above
-from ministack.core import hypercorn_compat, lambda_runtime  # noqa: E402 -- as above
-from ministack.services import lambda_svc, sns, sqs  # noqa: E402 -- as above
-from ministack.services.cloudformation import custom_resource  # noqa: E402 -- as above
-
-# MiniStack calls logging.basicConfig when it is imported; logging belongs to the program that runs.
-_root.handlers[:], _root.level = _handlers, _level
-for _name in ("ministack", "states", "kms", "lambda", "cloudformation", *app.SERVICE_REGISTRY):
-    logging.getLogger(_name).setLevel(logging.CRITICAL)
+import hypercorn.asyncio
+import hypercorn.config
+from ministack import app
+from ministack.core import hypercorn_compat, lambda_runtime
+from ministack.services import lambda_svc, sns, sqs
+from ministack.services.cloudformation import custom_resource
 
 _START_SECONDS = 20
 

@@ -14,7 +14,7 @@ from local.aws import AwsAccount, EmbeddedAws
 _accounts = itertools.count(100_000_000_001)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def embedded_aws() -> Iterator[EmbeddedAws]:
     with EmbeddedAws() as aws:
         yield aws

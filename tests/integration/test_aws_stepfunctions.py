@@ -1,3 +1,4 @@
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -40,10 +41,8 @@ States:
 
 def _machine(aws: AwsAccount, definition: str, name: str = "machine") -> str:
     iam = aws.client("iam")
-    try:
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
         iam.create_role(RoleName="machine", AssumeRolePolicyDocument=json.dumps(_TRUST))
-    except iam.exceptions.EntityAlreadyExistsException:
-        pass
     created = aws.client("stepfunctions").create_state_machine(
         name=name,
         definition=json.dumps(yaml.safe_load(definition)),
@@ -211,7 +210,9 @@ def test_starting_again_with_the_same_name_and_input_is_the_same_execution(
     with pytest.raises(ClientError) as closed:
         _start(aws, machine, {"queue": "orders"}, name="alarm-1")
     assert _code(other_input) == _code(closed) == "ExecutionAlreadyExists"
-    assert len(aws.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]) == 1
+    assert (
+        len(aws.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]) == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["two words", "a:b", "x" * 81, 'quote"'])
@@ -306,7 +307,9 @@ def test_states_all_does_not_catch_what_aws_does_not_let_it(aws: AwsAccount) -> 
         States:
           Big:
             Type: Parallel
-            Branches: [{StartAt: B, States: {B: {Type: Pass, Output: "{% $pad('x', 300000) %}", End: true}}}]
+            Branches:
+              - StartAt: B
+                States: {B: {Type: Pass, Output: "{% $pad('x', 300000) %}", End: true}}
             Catch: [{ErrorEquals: [States.ALL], Next: Caught}]
             End: true
           Caught: {Type: Pass, End: true}

@@ -9,7 +9,7 @@ import pytest
 from ministack.services import lambda_svc
 
 from local.aws import EmbeddedAws
-from local.aws.bridges import event_source_mapping
+from local.aws.bridges import cloudformation
 
 TEMPLATE = {
     "Parameters": {"Cap": {"Type": "Number"}, "Owner": {"Type": "String"}},
@@ -58,7 +58,7 @@ def test_a_stack_creates_and_updates_cap_and_tags(aws: EmbeddedAws, tmp_path: Pa
 
 
 def test_the_gap_is_still_there(aws: EmbeddedAws, tmp_path: Path) -> None:
-    with event_source_mapping.BRIDGE.off():
+    with cloudformation.BRIDGE.off():
         mapping = deployed(aws, tmp_path / "t.json", 3, "one")
         assert mapping["ScalingConfig"] == {"MaximumConcurrency": "3"}
         assert tags(aws, mapping) == {}

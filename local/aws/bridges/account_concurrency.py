@@ -4,6 +4,7 @@ AWS: the limit (1,000 by default, 10 in new accounts) is per account and Region,
 reservation is taken from it, so unreserved functions share what is left
 (https://docs.aws.amazon.com/lambda/latest/dg/lambda-concurrency.html).
 """
+# ruff: noqa: SLF001 -- works on MiniStack's internals
 
 import json
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ _put = BRIDGE.original(lambda_svc, "_put_function_concurrency")
 
 
 def _floor() -> int:
-    """The concurrency that reservations must leave: 100, or all of a new account's 10."""
+    """Return the concurrency that reservations must leave: 100, or all of a new account's 10."""
     return min(100, limit_of(get_account_id()))
 
 

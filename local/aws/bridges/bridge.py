@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-
 _ABSENT = object()
+_taken: set[tuple[int, str]] = set()
 
 
 class Bridge:
@@ -19,8 +19,12 @@ class Bridge:
     def replace(self, owner: Any, attribute: str) -> Callable[[Any], Any]:
         """Plan the decorated object in place of `owner.attribute` (or of `owner[attribute]`).
 
-        Raises KeyError or AttributeError when upstream no longer has it.
+        Raises KeyError or AttributeError when upstream no longer has it, ValueError when another
+        bridge replaces it already.
         """
+        if (id(owner), attribute) in _taken:
+            raise ValueError(f"Another bridge replaces {attribute} already; extend that one.")
+        _taken.add((id(owner), attribute))
         original = owner[attribute] if isinstance(owner, dict) else getattr(owner, attribute)
 
         def planned(replacement: Any) -> Any:

@@ -2,10 +2,12 @@
 
 AWS: `ReservedConcurrentExecutions`, `DeadLetterConfig` and `KmsKeyArn` of a function
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-function.html),
-`Enabled` and `Tags` of an event source mapping
+`Enabled`, `Tags` and a `ScalingConfig` from a Number parameter of an event source mapping
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-eventsourcemapping.html),
 `TimeToLiveSpecification` and `PointInTimeRecoverySpecification` of a table
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-dynamodb-table.html)
+and `LoggingConfiguration` of a state machine
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html)
 take effect, and `AWS::CloudWatch::CompositeAlarm` is a type
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-compositealarm.html).
 """
@@ -16,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import cloudwatch, dynamodb, lambda_svc
+from ministack.services import cloudwatch, dynamodb, lambda_svc, stepfunctions
 from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS, _physical_name
 
 from local.aws.bridges.bridge import Bridge
@@ -26,23 +28,39 @@ type _Properties = dict[str, Any]
 BRIDGE = Bridge("cloudformation")
 _FIRST_ERROR = 400
 _STREAM_BATCH_SIZE = 100
+_MAPPING_NUMBERS = {
+    "BatchSize",
+    "MaximumBatchingWindowInSeconds",
+    "MaximumRecordAgeInSeconds",
+    "MaximumRetryAttempts",
+    "ParallelizationFactor",
+}
+_MAPPING_SWITCHES = {"BisectBatchOnFunctionError", "Enabled"}
 
 
-def _after(resource_type: str, apply: Callable[[str, _Properties], None]) -> None:
+def _as_is(props: _Properties) -> _Properties:
+    return props
+
+
+def _after(
+    resource_type: str,
+    apply: Callable[[str, _Properties], None],
+    typed: Callable[[_Properties], _Properties] = _as_is,
+) -> None:
     """Have `apply(physical_id, properties)` follow a resource's creation and update."""
     handler = _RESOURCE_HANDLERS[resource_type]
     create, update = handler["create"], handler["update"]
 
     @BRIDGE.replace(handler, "create")
     def created(logical_id: str, props: _Properties, stack_name: str) -> Any:
-        physical_id, attributes = create(logical_id, props, stack_name)
-        apply(physical_id, props)
+        physical_id, attributes = create(logical_id, typed(props), stack_name)
+        apply(physical_id, typed(props))
         return physical_id, attributes
 
     @BRIDGE.replace(handler, "update")
     def updated(known_id: str, old: _Properties, new: _Properties, *rest: Any, **more: Any) -> Any:
-        physical_id, attributes = update(known_id, old, new, *rest, **more)
-        apply(physical_id, new)
+        physical_id, attributes = update(known_id, old, typed(new), *rest, **more)
+        apply(physical_id, typed(new))
         return physical_id, attributes
 
 
@@ -66,13 +84,37 @@ def _function(name: str, props: _Properties) -> None:
             record["config"].pop(name_in_api, None)
 
 
+def _typed_mapping(props: _Properties) -> _Properties:
+    """Make numbers and booleans of what template parameters hand over as text."""
+    typed = dict(props)
+    for name in _MAPPING_NUMBERS & props.keys():
+        typed[name] = int(props[name])
+    for name in _MAPPING_SWITCHES & props.keys():
+        typed[name] = props[name] not in (False, "false")
+    if scaling := props.get("ScalingConfig"):
+        typed["ScalingConfig"] = {name: int(value) for name, value in scaling.items()}
+    return typed
+
+
 def _mapping(mapping_id: str, props: _Properties) -> None:
     mapping = lambda_svc._esms[mapping_id]
-    mapping["Enabled"] = props.get("Enabled", True) not in (False, "false")
+    mapping["Enabled"] = props.get("Enabled", True)
     mapping["State"] = "Enabled" if mapping["Enabled"] else "Disabled"
     mapping["Tags"] = {tag["Key"]: tag["Value"] for tag in props.get("Tags") or []}
     if ":dynamodb:" in mapping["EventSourceArn"] and "BatchSize" not in props:
         mapping["BatchSize"] = _STREAM_BATCH_SIZE
+
+
+def _machine(arn: str, props: _Properties) -> None:
+    """Spell the logging configuration as the API does; CloudFormation starts with a capital."""
+    if logging := props.get("LoggingConfiguration"):
+        stepfunctions._state_machines[arn]["loggingConfiguration"] = _lower(logging)
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key[:1].lower() + key[1:]: _lower(inner) for key, inner in value.items()}
+    return [_lower(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _table(name: str, props: _Properties) -> None:
@@ -82,9 +124,7 @@ def _table(name: str, props: _Properties) -> None:
         if (now.get("TimeToLiveStatus") == "ENABLED") != enabled:
             specification = {**expiry, "Enabled": enabled}
             _must_succeed(
-                dynamodb._update_ttl(
-                    {"TableName": name, "TimeToLiveSpecification": specification}
-                )
+                dynamodb._update_ttl({"TableName": name, "TimeToLiveSpecification": specification})
             )
     if recovery := props.get("PointInTimeRecoverySpecification"):
         enabled = recovery.get("PointInTimeRecoveryEnabled") not in (False, "false")
@@ -130,7 +170,8 @@ def _must_succeed(answer: tuple[int, Any, Any]) -> None:
 
 
 _after("AWS::Lambda::Function", _function)
-_after("AWS::Lambda::EventSourceMapping", _mapping)
+_after("AWS::Lambda::EventSourceMapping", _mapping, _typed_mapping)
+_after("AWS::StepFunctions::StateMachine", _machine)
 _after("AWS::DynamoDB::Table", _table)
 BRIDGE.add(
     _RESOURCE_HANDLERS,

@@ -4,7 +4,6 @@ AWS: `DefinitionS3Location` and `DefinitionString` take JSON or YAML
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html),
 and `sam deploy` uploads a DefinitionUri file as it is.
 """
-# ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
 import json
 from typing import Any

@@ -124,12 +124,21 @@ def _run(
     try:
         wanted = lambda_svc._apply_filter_criteria(records, mapping)
         result = (
-            lambda_svc._execute_function(function, {"Records": wanted}) if wanted else {"body": None}
+            lambda_svc._execute_function(function, {"Records": wanted})
+            if wanted
+            else {"body": None}
         )
         done = _count_done(mapping, records, result)
         _advance(mapping, shard, position + done)
         if done < len(records):
-            _failed(mapping, function, shard, position + done, records[done:], result)
+            _failed(
+                mapping,
+                function,
+                shard,
+                position + done,
+                records=records[done:],
+                result=result,
+            )
         else:
             mapping["LastProcessingResult"] = "OK"
     finally:
@@ -157,7 +166,7 @@ def _count_done(
 def _advance(mapping: dict[str, Any], shard: _Shard, position: int) -> None:
     positions = lambda_svc._dynamodb_stream_positions
     with lambda_svc._dynamodb_stream_positions_lock:
-        before = positions[mapping["UUID"]] if mapping["UUID"] in positions else 0
+        before = positions.get(mapping["UUID"], 0)
         if mapping["UUID"] in lambda_svc._esms:
             positions[mapping["UUID"]] = position
     if position > before:
@@ -170,6 +179,7 @@ def _failed(
     function: dict[str, Any],
     shard: _Shard,
     position: int,
+    *,
     records: list[dict[str, Any]],
     result: dict[str, Any],
 ) -> None:

@@ -81,16 +81,19 @@ def request_tag_context(
 
 
 @BRIDGE.replace(iam_actions, "extract_resource_arn")
-def extract_resource_arn(
+def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     service: str, method: str, path: str, headers: Any, body: bytes, params: Any, region: str,
     account: str,
 ) -> str:  # fmt: skip
     """Return the ARN that is checked, and note the mapping that a request names by its path."""
     _, named, mapping_id = path.partition("/event-source-mappings/")
     _mapping.set(unquote(mapping_id.rstrip("/")) if named and service == "lambda" else "")
-    arn: str = _resource(service, method, path, headers, body, params, region, account)
+    arn = str(_resource(service, method, path, headers, body, params, region, account))
     if service == "ssm" and arn == "*" and (name := _parameter(body)):
         return f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
+    if service == "monitoring" and arn == "*":
+        operation = path + headers.get("x-amz-target", "")
+        return _alarm(operation, body, region, account)
     return arn
 
 
@@ -120,12 +123,30 @@ def _function_arn(body: bytes) -> str:
 def _namespace(body: bytes, params: dict[str, Any]) -> str:
     if named := params.get("Namespace"):
         return str(named[0] if isinstance(named, list) else named)
-    if body.startswith(b"{"):
-        return str(json.loads(body).get("Namespace", ""))
+    return str(_document(body).get("Namespace", ""))
+
+
+def _alarm(operation: str, body: bytes, region: str, account: str) -> str:
+    """Return the alarm that a CloudWatch request names, its first, or all for DescribeAlarms."""
+    request = _document(body)
+    if named := request.get("ResourceARN"):
+        return str(named)
+    if not operation.endswith("DescribeAlarms"):
+        return "*"
+    name = next(iter(request.get("AlarmNames") or []), "*")
+    return f"arn:aws:cloudwatch:{region}:{account}:alarm:{name}"
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """Read a CloudWatch request, JSON or CBOR; empty for another encoding."""
     try:
-        return str(_CBOR.parse_data_item(io.BufferedReader(io.BytesIO(body))).get("Namespace", ""))
-    except (AttributeError, ValueError, IndexError):
-        return ""
+        if body.startswith(b"{"):
+            found = json.loads(body)
+        else:
+            found = _CBOR.parse_data_item(io.BufferedReader(io.BytesIO(body)))
+    except (ValueError, IndexError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 _CBOR = RpcV2CBORParser()

@@ -27,7 +27,7 @@ _END_OF_LOG = "\x1e end of invocation"
 _LOG_SECONDS = 0.25
 _FAILED = "embedded_aws_error"
 
-_REPORT = f'''
+_REPORT = f"""
 def _report(kind, error, skip=0):
     frames = traceback.extract_tb(error.__traceback__)[skip:]
     body = {{"errorMessage": str(error), "errorType": kind or type(error).__name__}}
@@ -40,9 +40,9 @@ def _end_log():
     sys.stderr.flush()
 
 def run():
-'''
+"""
 
-_IMPORT = '''
+_IMPORT = """
         try:
             mod = importlib.import_module(module_name)
         except ImportError as e:
@@ -56,9 +56,9 @@ _IMPORT = '''
             _real_stdout.flush()
             return
         handler_fn = getattr(mod, handler_name)
-'''  # noqa: E501 -- the source of a program
+"""  # noqa: E501 -- the source of a program
 
-_INVOKE = '''
+_INVOKE = """
         try:
             result = handler_fn(event, context)
         except Exception as e:
@@ -71,7 +71,7 @@ _INVOKE = '''
         _end_log()
         _real_stdout.write(reply + "\\n")
         _real_stdout.flush()
-'''
+"""
 
 _script: str = lambda_runtime._PYTHON_WORKER_SCRIPT
 _script = edit(_script, "\ndef run():\n", _REPORT)

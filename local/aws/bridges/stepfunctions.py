@@ -207,7 +207,10 @@ def _execute_task(state: _State, raw_input: Any, execution: Any, context: _Conte
             state[field] = sfn._resolve_path_or_ctx(path, raw_input, context)
         elif isinstance(state.get(field), str):
             state[field] = sfn._jsonata_state_field(state, field, "number", raw_input, context)
-    running, sleeping = _task.set((context, state.get("HeartbeatSeconds", 0))), _waiting.set(context)
+    running, sleeping = (
+        _task.set((context, state.get("HeartbeatSeconds", 0))),
+        _waiting.set(context),
+    )
     try:
         output, following = _run_task(state, raw_input, execution, context)
     finally:
@@ -332,9 +335,7 @@ def _refused(data: dict[str, Any]) -> Any:
 def _call_lambda(reference: str, event: Any) -> Any:
     func, config, name = lambda_svc._get_func_record_for_ref(reference)
     if not func or not config:
-        raise sfn._ExecutionError(
-            "Lambda.ResourceNotFoundException", f"Function not found: {name}"
-        )
+        raise sfn._ExecutionError("Lambda.ResourceNotFoundException", f"Function not found: {name}")
     record = lambda_svc._execution_record_for_config(func, config)
     result = lambda_svc._execute_function_with_config_scope(record, event)
     body = result.get("body")
@@ -381,9 +382,7 @@ def _apply_output_path(state: _State, data: Any, context: _Context | None = None
 
 
 @BRIDGE.replace(sfn, "_run_parallel_branches")
-def _run_parallel_branches(
-    state: _State, raw_input: Any, execution: Any, context: _Context
-) -> Any:
+def _run_parallel_branches(state: _State, raw_input: Any, execution: Any, context: _Context) -> Any:
     if sfn._state_query_language(state, context) != "JSONata":
         return _parallel(state, raw_input, execution, context)
     arguments = sfn._apply_jsonata_arguments(state, raw_input, context)

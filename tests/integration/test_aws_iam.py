@@ -1,0 +1,188 @@
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local.aws import AwsAccount
+from local.aws.bridges import iam_lambda
+
+type Deploy = Callable[..., dict[str, str]]
+
+_CODE = """
+    import boto3
+    from botocore.exceptions import ClientError
+
+    def handler(event, context):
+        client = boto3.client(event["service"])
+        try:
+            getattr(client, event["method"])(**event["arguments"])
+        except ClientError as error:
+            return error.response["Error"]["Code"]
+        return "allowed"
+"""
+_RESOURCES = """
+    Tagged: {Type: AWS::SQS::Queue, Properties: {Tags: [{Key: runbook-automation, Value: enabled}]}}
+    Untagged: {Type: AWS::SQS::Queue}
+    TaggedParameter:
+      Type: AWS::SSM::Parameter
+      Properties: {Type: String, Value: x, Tags: {runbook-automation: enabled}}
+    UntaggedParameter: {Type: AWS::SSM::Parameter, Properties: {Type: String, Value: x}}
+    TaggedFunction:
+      Type: AWS::Serverless::Function
+      Properties: {Tags: {runbook-automation: enabled}, Policies: [AWSLambdaSQSQueueExecutionRole]}
+    UntaggedFunction:
+      Type: AWS::Serverless::Function
+      Properties: {Policies: [AWSLambdaSQSQueueExecutionRole]}
+    TaggedMapping:
+      Type: AWS::Lambda::EventSourceMapping
+      Properties:
+        FunctionName: !Ref TaggedFunction
+        EventSourceArn: !GetAtt Tagged.Arn
+        Tags: [{Key: runbook-automation, Value: enabled}]
+    UntaggedMapping:
+      Type: AWS::Lambda::EventSourceMapping
+      Properties: {FunctionName: !Ref UntaggedFunction, EventSourceArn: !GetAtt Untagged.Arn}
+    Caller:
+      Type: AWS::Serverless::Function
+      Properties:
+        Policies: [{Version: "2012-10-17", Statement: [%s]}]
+"""
+_IF_TAGGED = (
+    '{Effect: Allow, Resource: "*", Action: ["sqs:SetQueueAttributes", "ssm:PutParameter",'
+    ' "lambda:PutFunctionConcurrency", "lambda:UpdateEventSourceMapping"],'
+    ' Condition: {StringEquals: {"aws:ResourceTag/runbook-automation": enabled}}}'
+)
+
+
+def _call(aws: AwsAccount, function: str, service: str, method: str, **arguments: Any) -> str:
+    event = {"service": service, "method": method, "arguments": arguments}
+    answer = aws.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
+    return str(json.loads(answer["Payload"].read()))
+
+
+def _denied(code: str) -> bool:
+    return code.startswith("AccessDenied")
+
+
+def test_a_tag_condition_allows_the_tagged_and_denies_the_untagged(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    names = stack(_RESOURCES % _IF_TAGGED, _CODE)
+    calls: list[tuple[str, str, str, str, dict[str, Any]]] = [
+        ("Function", "lambda", "put_function_concurrency", "FunctionName",
+         {"ReservedConcurrentExecutions": 1}),
+        ("Mapping", "lambda", "update_event_source_mapping", "UUID", {"BatchSize": 5}),
+        ("", "sqs", "set_queue_attributes", "QueueUrl", {"Attributes": {"DelaySeconds": "1"}}),
+        ("Parameter", "ssm", "put_parameter", "Name", {"Value": "y", "Overwrite": True}),
+    ]  # fmt: skip
+    for kind, service, method, key, more in calls:
+        tagged = {key: names[f"Tagged{kind}"], **more}
+        untagged = {key: names[f"Untagged{kind}"], **more}
+        assert _call(aws, names["Caller"], service, method, **tagged) == "allowed", method
+        assert _denied(_call(aws, names["Caller"], service, method, **untagged)), method
+
+
+def test_each_operation_of_lambda_is_an_action_of_its_own(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        _RESOURCES % '{Effect: Allow, Resource: "*", Action: ["lambda:GetFunctionConcurrency"]}',
+        _CODE,
+    )
+    caller, target = names["Caller"], names["TaggedFunction"]
+    read = _call(aws, caller, "lambda", "get_function_concurrency", FunctionName=target)
+    assert read == "allowed"
+    mapping = {"UUID": names["TaggedMapping"]}
+    for method, arguments in (
+        ("put_function_concurrency", {"FunctionName": target, "ReservedConcurrentExecutions": 1}),
+        ("delete_function_concurrency", {"FunctionName": target}),
+        ("get_account_settings", {}),
+        ("get_event_source_mapping", mapping),
+        ("update_event_source_mapping", mapping | {"BatchSize": 2}),
+        ("invoke", {"FunctionName": target}),
+    ):
+        assert _denied(_call(aws, caller, "lambda", method, **arguments)), method
+
+
+def test_a_mapping_can_be_granted_by_its_function_and_metrics_by_namespace(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    names = stack(
+        _RESOURCES
+        % (
+            '{Effect: Allow, Resource: "*", Action: "lambda:UpdateEventSourceMapping",'
+            ' Condition: {ArnEquals: {"lambda:FunctionArn": !GetAtt TaggedFunction.Arn}}},'
+            '{Effect: Allow, Resource: "*", Action: "cloudwatch:PutMetricData",'
+            ' Condition: {StringEquals: {"cloudwatch:namespace": Runbooks}}}'
+        ),
+        _CODE,
+    )
+    caller = names["Caller"]
+
+    def update(mapping: str) -> str:
+        return _call(aws, caller, "lambda", "update_event_source_mapping", UUID=names[mapping])
+
+    def put(namespace: str) -> str:
+        data = [{"MetricName": "Runs", "Value": 1}]
+        return _call(
+            aws, caller, "cloudwatch", "put_metric_data", Namespace=namespace, MetricData=data
+        )
+
+    assert update("TaggedMapping") == "allowed"
+    assert _denied(update("UntaggedMapping"))
+    assert put("Runbooks") == "allowed"
+    assert _denied(put("Others"))
+
+
+def test_a_tag_in_the_request_can_be_required(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        _RESOURCES
+        % (
+            '{Effect: Allow, Resource: "*", Action: "sqs:TagQueue",'
+            ' Condition: {StringEquals: {"aws:RequestTag/team": ops}}}'
+        ),
+        _CODE,
+    )
+
+    def tag(team: str) -> str:
+        return _call(
+            aws, names["Caller"], "sqs", "tag_queue", QueueUrl=names["Tagged"], Tags={"team": team}
+        )
+
+    assert tag("ops") == "allowed"
+    assert _denied(tag("dev"))
+
+
+@pytest.mark.parametrize("name", ["/runbooks/kill-switch"])
+def test_parameters_are_granted_by_name(aws: AwsAccount, stack: Deploy, name: str) -> None:
+    aws.client("ssm").put_parameter(Name=name, Type="String", Value="off")
+    aws.client("ssm").put_parameter(Name="/others", Type="String", Value="x")
+    arn = f"arn:aws:ssm:{aws.region}:{aws.account}:parameter/runbooks/*"
+    names = stack(
+        _RESOURCES
+        % (
+            f'{{Effect: Allow, Resource: "{arn}",'
+            ' Action: ["ssm:GetParameters", "ssm:GetParameter"]}'
+        ),
+        _CODE,
+    )
+    caller = names["Caller"]
+    assert _call(aws, caller, "ssm", "get_parameters", Names=[name]) == "allowed"
+    assert _call(aws, caller, "ssm", "get_parameter", Name=name) == "allowed"
+    assert _denied(_call(aws, caller, "ssm", "get_parameters", Names=["/others"]))
+
+
+def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        _RESOURCES % '{Effect: Allow, Resource: "*", Action: ["lambda:PutFunctionConcurrency"]}',
+        _CODE,
+    )
+    with iam_lambda.BRIDGE.off():
+        read = _call(
+            aws, names["Caller"], "lambda", "get_function_concurrency",
+            FunctionName=names["TaggedFunction"],
+        )  # fmt: skip
+        update = _call(
+            aws, names["Caller"], "lambda", "update_event_source_mapping",
+            UUID=names["TaggedMapping"],
+        )  # fmt: skip
+    assert (read, update) == ("allowed", "allowed")
