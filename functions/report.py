@@ -16,7 +16,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -280,7 +280,8 @@ class Reporter:
         token = self._secret(self._settings.slack_secret, "bot_token")
         channel = told.get("slack").get("channel") or self._settings.slack_channel
         slack = SlackChannel(token, channel, self._settings.slack_api_url)
-        links = self._links(incident, told)
+        # A message need not link to itself.
+        links = replace(self._links(incident, told), thread="")
         thread = self._thread_of_parent(incident)
         self._show(slack, incident, told, links, thread)
         if not thread:

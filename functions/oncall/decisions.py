@@ -277,7 +277,8 @@ def _first_approval(
         deadline=_longer(incident, ask, aws),
     )
     entry = _decided(decision, ask.id, f"; {missing} more needed", missing=missing)
-    if not aws.store.decide(decision.incident, ask, after, entry):
+    need = f"A yes from {missing} more by {_at(after.deadline)}."
+    if not aws.store.decide(decision.incident, ask, after, entry, need=need):
         return None
     return Answer(
         recorded=True, text=f"Noted; {missing} more must approve by {_at(after.deadline)}."
@@ -298,7 +299,7 @@ def _settle(decision: Decision, incident: Incident, ask: Ask, aws: Services) -> 
     else:
         after = replace(ask, state="rejected")
     entry = _decided(decision, ask.id, "")
-    if not aws.store.decide(incident.id, ask, after, entry):
+    if not aws.store.decide(incident.id, ask, after, entry, need="Nothing."):
         return None
     delivered = deliver(aws, incident.id, after, entry)
     said = f"{_DONE[decision.kind].capitalize()}."
@@ -319,11 +320,11 @@ def _stop(decision: Decision, incident: Incident, aws: Services) -> Answer | Non
     ask = aws.store.ask(incident.id, incident.ask["id"]) if waiting else None
     if ask is not None and ask.state == "waiting":
         after = replace(ask, state="stopped")
-        if not aws.store.decide(incident.id, ask, after, entry, stop=stop):
+        if not aws.store.decide(incident.id, ask, after, entry, stop=stop, need="Nothing."):
             return None
         delivered = deliver(aws, incident.id, after, entry)
     else:
-        if not aws.store.note_from_outside(incident.id, entry, stop=stop):
+        if not aws.store.note_from_outside(incident.id, entry, stop=stop, need="Nothing."):
             return None
         found = aws.store.find(incident.id)
         if found is None or found.stop != stop:

@@ -41,7 +41,7 @@ MAX_SUMMARY = 1_024
 MAX_DEDUP_KEY = 255
 _LISTED = 8
 """Changes that a message lists; the report lists all."""
-_LATE_SECONDS = 90
+_LATE_SECONDS = 60
 """A reply about something older says when it was."""
 
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)")
@@ -131,7 +131,9 @@ def escape(text: object, limit: int = MAX_SENTENCE) -> str:
 
     https://docs.slack.dev/messaging/formatting-message-text#escaping: ``&``, ``<`` and ``>``.
     """
-    return _entities(clean(text, limit))
+    escaped = _entities(clean(text, limit))
+    # An entity is up to five characters long: text of nothing else must not break a limit.
+    return escaped if len(escaped) <= 2 * limit else _entities(clean(text, limit // 3))
 
 
 def _entities(text: str) -> str:
@@ -281,6 +283,11 @@ def headline(incident: Incident) -> str:
         said = first_sentence(incident.summary) or incident.outcome.replace("_", " ")
     elif waiting(incident):
         said = f"Your decision by {clock_utc(incident.ask['deadline'])}, please. {happened}"
+    elif _about_to_act(incident):
+        said = f"Approved, I go ahead. {happened}"
+    elif incident.stop:
+        stopped = "taken over" if incident.stop["kind"] == "take_over" else "aborted"
+        said = f"{stopped.capitalize()}. {happened}"
     elif incident.phase == "handed_over":
         said = f"{happened} {need or 'It is yours now.'}"
     else:
@@ -289,10 +296,15 @@ def headline(incident: Incident) -> str:
         said = f"{gathered} incidents at once. {said}"
     said = _plain(said) or incident.title
     name = clean(incident.target_name, 60)
-    named = said if name in said else f"{name}: {said}"
+    named = said if _names(said, name) else f"{name}: {said}"
     only = "observing, " if incident.mode == "observe" and incident.status == "open" else ""
     line = f"{emoji(incident)} {only}{named}"
     return line if len(line) <= MAX_HEADER else line[: MAX_HEADER - 1].rstrip() + "…"
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a text names something by itself, not as a part of another name."""
+    return bool(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text))
 
 
 def gathered_by(incident: Incident) -> int:
@@ -396,9 +408,21 @@ def _decided_line(entry: Entry) -> str:
     return line
 
 
+def _about_to_act(incident: Incident) -> bool:
+    """Whether the plan has its yes and nothing has been changed yet."""
+    return (
+        incident.status == "open"
+        and incident.ask.get("state") == "approved"
+        and incident.phase == "waiting"
+        and not incident.stop
+    )
+
+
 def _doing_label(incident: Incident) -> str:
     if waiting(incident):
         return "What I would do"
+    if _about_to_act(incident):
+        return "What I do now"
     if incident.mode == "observe":
         return "What I would have done" if incident.status != "open" else "What I would do"
     return "What I did"
@@ -407,7 +431,7 @@ def _doing_label(incident: Incident) -> str:
 def _doing(incident: Incident) -> list[str]:
     """Say what is done; while it is only a plan, list each change with its numbers."""
     lines = [_sentence(incident.doing, incident)] if incident.doing else []
-    if waiting(incident) or incident.mode == "observe":
+    if waiting(incident) or _about_to_act(incident) or incident.mode == "observe":
         lines += planned_lines(incident)
     return lines
 
@@ -452,15 +476,11 @@ def _changes(incident: Incident) -> list[Block]:
     """List what is changed now, or say at the end that nothing is."""
     listed = [c for c in incident.changes if c.standing or c.state in {"handed_over", "left"}]
     if not listed:
-        return [_section("Nothing is left changed.")] if _put_back_all(incident) else []
+        return []
     lines = [_change_line(change) for change in listed[:_LISTED]]
     if len(listed) > _LISTED:
         lines.append(MORE)
     return _said("Changed now", "\n" + "\n".join(lines))
-
-
-def _put_back_all(incident: Incident) -> bool:
-    return incident.status != "open" and bool(incident.changes)
 
 
 def _change_line(change: Change) -> str:
@@ -570,14 +590,21 @@ def _trimmed(block: Block) -> Block:
     text = block.get("text", {}).get("text", "") if block["type"] == "section" else ""
     if len(text) <= MAX_SECTION:
         return block
+    return _section(_fitting(text.split("\n"), MAX_SECTION))
+
+
+def _fitting(lines: Sequence[str], limit: int) -> str:
+    """Join the lines that fit; no line is cut, for it may hold markup."""
+    if sum(len(line) + 1 for line in lines) <= limit:
+        return "\n".join(lines)
     kept: list[str] = []
-    room = MAX_SECTION - len(MORE) - 1
-    for line in text.split("\n"):
+    room = limit - len(MORE) - 1
+    for line in lines:
         if len(line) + 1 > room:
             break
         kept.append(line)
         room -= len(line) + 1
-    return _section("\n".join([*kept, MORE]))
+    return "\n".join([*kept, MORE])
 
 
 def _length(value: Any) -> int:
@@ -608,7 +635,7 @@ def replies(
     for entry in untold:
         late = (now - parse(entry.at)).total_seconds() > _LATE_SECONDS
         line = _entry_line(entry, incident, links, mention)
-        dated = f"{clock(entry.at)} {line}" if late or len(untold) > 1 else line
+        dated = f"{clock(entry.at)} {line}" if late else line
         calls = entry.kind in _CALLS
         last = joined[-1] if joined else None
         if last and len(last.text) + len(dated) < MAX_REPLY:
@@ -624,9 +651,11 @@ def _entry_line(entry: Entry, incident: Incident, links: Links, mention: str) ->
     if entry.kind == "decided" and entry.data.get("decision") in _DECIDED:
         return _decided_line(entry)
     # Lines after the first are marked, so that text from outside cannot pass for a line of ours.
-    line = "\n| ".join(_sentence(part, incident) for part in entry.text.splitlines())
+    first, *rest = entry.text.splitlines() or [""]
+    lines = [_sentence(first, incident), *(f"| {_sentence(part, incident)}" for part in rest)]
     if entry.kind == "changed" and entry.data.get("undo"):
-        line += f"\nUndo: {code(entry.data['undo'])}"
+        lines.insert(1, f"Undo: {code(entry.data['undo'])}")
+    line = _fitting(lines, MAX_SECTION)
     if entry.kind == "closed" and links.report:
         line += f" <{quote(links.report, safe=_URL_SAFE)}|Report>"
     if entry.kind in _CALLS and needs_human(incident) and _MENTION.fullmatch(mention):
@@ -749,7 +778,7 @@ def _change_event(incident: Incident) -> dict[str, Any]:
 
 
 def _payload(incident: Incident, text: str, severity: str, at: str) -> dict[str, Any]:
-    named = text if incident.target_name in text else f"{incident.target_name}: {text}"
+    named = text if _names(text, incident.target_name) else f"{incident.target_name}: {text}"
     details: dict[str, Any] = {
         "incident": incident.id,
         "what_happened": _plain(incident.happened),

@@ -10,7 +10,7 @@ from typing import Any
 from local.aws import AwsAccount
 from local.pagerduty import FakePagerDuty
 from local.slack import FakeSlack
-from oncall.record import Ask, Change, Entry, Incident, Run
+from oncall.record import Ask, Change, Entry, Incident, IncidentStore, Run
 from oncall.secret_values import SecretValues
 from oncall.services import Services, Settings
 from report import Reporter, ReportSettings
@@ -27,7 +27,10 @@ QUEUE = "arn:aws:sqs:us-east-1:123456789012:orders"
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:orders-worker"
 TOKEN = "task-token-canary-9f2c61"
 ESCALATION_KEY = "R0000000000000000000000000000002"
-UNDO = f"aws lambda put-function-concurrency --function-name {FUNCTION} --reserved-concurrent-executions 20"
+UNDO = (
+    f"aws lambda put-function-concurrency --function-name {FUNCTION} "
+    "--reserved-concurrent-executions 20"
+)
 CHANGE = Change(
     lever="reserved-concurrency",
     resource=FUNCTION,
@@ -38,7 +41,7 @@ CHANGE = Change(
     undo=UNDO,
     expires_at="2026-11-23T03:34:00.000Z",
 )
-PLAN = {
+PLAN: dict[str, Any] = {
     "hash": "c0ffee00" * 8,
     "ask": "May I raise it for 32 minutes?",
     "changes": [
@@ -61,6 +64,9 @@ class SetClock:
     def __call__(self) -> datetime:
         return self.now
 
+    def seconds(self) -> float:
+        return self.now.timestamp()
+
     def forward(self, **by: float) -> None:
         self.now += timedelta(**by)
 
@@ -79,7 +85,7 @@ class World:
     machine: str = ""
 
     @property
-    def store(self) -> Any:
+    def store(self) -> IncidentStore:
         return self.services.store
 
     def reporter(self, **changed: Any) -> Reporter:
@@ -191,8 +197,7 @@ class World:
         return next(change for change in self.load().changes)
 
     def load(self) -> Incident:
-        loaded: Incident = self.store.load(self.run.incident)
-        return loaded
+        return self.store.load(self.run.incident)
 
     def waiting_token(self) -> str:
         """Start an execution that waits for a task token and return the token."""
@@ -249,8 +254,10 @@ def a_world(aws: AwsAccount) -> Iterator[World]:
             {"AttributeName": "sk", "KeyType": "RANGE"},
         ],
         AttributeDefinitions=[
-            {"AttributeName": name, "AttributeType": kind}
-            for name, kind in (("pk", "S"), ("sk", "S"), ("open", "S"), ("due", "N"))
+            {"AttributeName": "pk", "AttributeType": "S"},
+            {"AttributeName": "sk", "AttributeType": "S"},
+            {"AttributeName": "open", "AttributeType": "S"},
+            {"AttributeName": "due", "AttributeType": "N"},
         ],
         GlobalSecondaryIndexes=[
             {
@@ -264,12 +271,12 @@ def a_world(aws: AwsAccount) -> Iterator[World]:
         ],
         BillingMode="PAY_PER_REQUEST",
     )
-    aws.client("s3").create_bucket(Bucket="reports")
+    aws.client("s3").create_bucket(Bucket=f"reports-{aws.account}")
     with (
-        FakeSlack(rate=100, clock=lambda: clock.now.timestamp()) as slack,
+        FakeSlack(rate=100, clock=clock.seconds) as slack,
         FakePagerDuty(
             routing_keys=("R0000000000000000000000000000001", ESCALATION_KEY),
-            clock=lambda: clock.now.timestamp(),
+            clock=clock.seconds,
         ) as pagerduty,
     ):
         secrets = aws.client("secretsmanager")
@@ -306,7 +313,7 @@ def a_world(aws: AwsAccount) -> Iterator[World]:
             slack_api_url=slack.base_url,
             pagerduty_secret="pagerduty",
             pagerduty_url=pagerduty.base_url,
-            bucket="reports",
+            bucket=f"reports-{aws.account}",
             docs_url="https://docs.example.com/runbooks/{runbook}",
             edit_seconds=30,
         )
