@@ -2,8 +2,8 @@
 
 The target of an EventBridge rule on ``CloudWatch Alarm State Change``. Every event is counted once
 in the namespace ``Runbooks``: ``AlarmsStarted``, ``AlarmsGathered`` (started within a storm) or
-``AlarmsIgnored`` by ``Reason``. What fails is raised: Lambda tries again, then the event goes to
-the dead-letter queue, and the sweep finds the alarm.
+``AlarmsIgnored`` by ``Reason``, all by ``service`` (the stack). What fails is raised: Lambda tries
+again, then the event goes to the dead-letter queue, and the sweep finds the alarm.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ def dispatch_alarm(
     try:
         done = _dispatch(change, aws, settings, request)
     except Misconfigured as error:
-        dispatch.count_misconfigured()
-        dispatch.count_alarm("AlarmsIgnored", Reason="misconfigured")
+        dispatch.count_alarm(aws, "AlarmsMisconfigured")
+        dispatch.count_alarm(aws, "AlarmsIgnored", Reason="misconfigured")
         logger.error(str(error), extra={**known, "reason": "misconfigured"})
         return {"result": "ignored", "reason": "misconfigured", "incident": ""}
     if isinstance(done, Ignore):
-        dispatch.count_alarm("AlarmsIgnored", Reason=done.reason)
+        dispatch.count_alarm(aws, "AlarmsIgnored", Reason=done.reason)
         logger.info(done.text, extra={**known, "reason": done.reason})
         return {"result": "ignored", "reason": done.reason, "incident": ""}
     result = "gathered" if done.storm else "started"
-    dispatch.count_alarm(f"Alarms{result.capitalize()}")
+    dispatch.count_alarm(aws, f"Alarms{result.capitalize()}")
     logger.info(
         f"Alarm {change.name} started run {done.incident}.",
         extra={**known, "correlation_id": done.incident, "storm": done.storm},

@@ -165,17 +165,15 @@ def start_once(aws: Services, machine: str, name: str, given: Mapping[str, Any])
     return True
 
 
-def count_misconfigured() -> None:
-    """Count an alarm whose tags or dimensions have to be mended; an alarm watches this metric."""
-    count_alarm("AlarmsMisconfigured")
+def count_alarm(aws: Services, metric: str, **dimensions: str) -> None:
+    """Count one alarm in the namespace ``Runbooks`` by CloudWatch's embedded metric format.
 
-
-def count_alarm(metric: str, **dimensions: str) -> None:
-    """Count one alarm event in the namespace ``Runbooks``, by CloudWatch's embedded metrics."""
+    ``AlarmsMisconfigured`` (tags or dimensions to be mended) is watched by an alarm of the stack.
+    """
     with single_metric(
         name=metric, unit=MetricUnit.Count, value=1, namespace="Runbooks"
     ) as counted:
-        for name, value in dimensions.items():
+        for name, value in {"service": aws.settings.stack, **dimensions}.items():
             counted.add_dimension(name, value)
 
 

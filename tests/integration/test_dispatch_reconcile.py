@@ -293,6 +293,7 @@ def counted(captured: str) -> Counter[str]:
     for line in captured.splitlines():
         if '"_aws"' in line:
             data = json.loads(line)
+            assert data["service"] == "runbooks"
             for metric in data["_aws"]["CloudWatchMetrics"][0]["Metrics"]:
                 name = metric["Name"]
                 found[f"{name} {data['Reason']}" if "Reason" in data else name] += 1
@@ -659,8 +660,11 @@ def test_what_an_incident_left_behind_is_put_back_after_its_end_and_stands_in_it
     store.close(run, "failed", "as it ended", Entry(id="closed", kind="closed", text="x"))
     with pytest.raises(LockLost):
         changes.put_back(world.services(), run)
-    changes.put_back(world.services(), replace(run, round=0, winding_down=True))
+    lost = replace(run, round=0, winding_down=True)
+    changes.put_back(world.services(), lost)
+    store.note(lost, None, phase="handed_over", summary="as a late step sees it")
     ended = world.incident("incident-1")
+    assert ended.phase == "closed"
     assert world.setting() == "off"
     assert ended.standing_changes == ()
     assert [e.kind for e in ended.entries][-2:] == ["closed", "put_back"]
