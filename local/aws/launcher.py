@@ -8,7 +8,7 @@ from typing import Protocol, Self
 import boto3
 from ministack.services import stepfunctions
 
-from local.aws import bridges, edge
+from local.aws import bridges, edge, workers
 from local.aws.deploy import delete_stack, deploy
 from local.aws.faults import Faults
 from local.aws.recorder import Calls
@@ -143,6 +143,7 @@ class EmbeddedAws(AwsAccount):
         edge.reset()
         bridges.account_concurrency.LIMITS.clear()
         self._server.stop()
+        workers.stop_all()
 
     def __enter__(self) -> Self:
         return self.start()
