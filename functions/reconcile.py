@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 YOUNG = timedelta(minutes=1)
 """Younger incidents are left alone: DescribeExecution and the index are eventually consistent."""
 LATE_STEPS = timedelta(minutes=1)
-"""A step's Lambda may outlive its execution by so much; no step has a longer timeout."""
+"""A step may outlive its execution by so much: no function that changes anything runs longer."""
 WIND_DOWN_TRIES = 8
 WIND_DOWN_PAUSE = timedelta(minutes=15)
 """The n-th try begins so many times n-1 after the one before it has ended."""

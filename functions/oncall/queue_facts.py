@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
-from oncall.queues import MAPPING_ENABLED, Facts
+from oncall.queues import MAPPING_ENABLED, Facts, work_per_message
 from oncall.targets import queue_url
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _metrics(
             "invocations": _query("AWS/Lambda", "Invocations", function, "Sum"),
             "errors": _query("AWS/Lambda", "Errors", function, "Sum"),
             "throttles": _query("AWS/Lambda", "Throttles", function, "Sum"),
-            "duration": _query("AWS/Lambda", "Duration", function, "Average"),
+            "duration": _query("AWS/Lambda", "Duration", function, "Sum"),
             "concurrency": _query("AWS/Lambda", "ConcurrentExecutions", function, "Maximum"),
         }
     period = aws.settings.period_seconds
@@ -169,10 +169,9 @@ def _metrics(
     usual = None
     if function:
         before = start - timedelta(seconds=baseline * period)
-        whole = {"duration": queries["duration"]}
-        durations = _read(aws, whole, before, start)["duration"]
-        usual = sum(durations) / len(durations) if durations else None
-    return {**series, "usual_duration": usual}
+        whole = {name: queries[name] for name in ("duration", "received")}
+        usual = work_per_message(**_read(aws, whole, before, start))
+    return {**series, "usual_work": usual}
 
 
 def _query(namespace: str, metric: str, name: str, statistic: str) -> dict[str, Any]:

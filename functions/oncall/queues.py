@@ -12,6 +12,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from oncall.changes import Planned
@@ -27,6 +28,8 @@ MAPPING_CONCURRENCY = "mapping-concurrency"
 MAPPING_ENABLED = "mapping-enabled"
 BACK_PRESSURE = "back-pressure"
 _STEPS_OF_A_TREND = 3
+_NEARLY = 0.8
+"""Share of its timeout from which a function without a history counts as slow."""
 _POLLING = frozenset({"Enabled", "Enabling", "Updating", "Creating"})
 
 
@@ -62,7 +65,8 @@ class Facts:
     account_limit: int = 0
     unreserved: int = 0
     account_floor: int = 0
-    usual_duration: float | None = None
+    usual_work: float | None = None
+    """Milliseconds of work a message, over the periods before the window."""
     back_pressure: str | None = None
     """The SSM parameter that producers read, from the queue's tag ``runbook:back-pressure``."""
     back_pressure_value: str | None = None
@@ -89,6 +93,18 @@ class Facts:
     def arrival_rate(self) -> float | None:
         """Messages sent a second; ``None`` without datapoints."""
         return self._rate(self.sent)
+
+    @property
+    def steady_arrival_rate(self) -> float | None:
+        """Messages sent in the median period, a second: a burst is in the backlog already."""
+        return median(self.sent) / self.period_seconds if self.sent else None
+
+    @property
+    def rate_of_one(self) -> float | None:
+        """Messages a second that one concurrent execution works off; ``None`` without datapoints."""
+        if self.work:
+            return 1000 / self.work
+        return self.drain_rate / self.cap if self.drain_rate and self.cap else None
 
     @property
     def drain_rate(self) -> float | None:
@@ -122,14 +138,30 @@ class Facts:
         return min(caps) if caps else None
 
     @property
-    def mean_duration(self) -> float | None:
-        """Mean duration over the window in milliseconds."""
-        return sum(self.duration) / len(self.duration) if self.duration else None
+    def work(self) -> float | None:
+        """Milliseconds of work a message; ``None`` without datapoints."""
+        return work_per_message(self.duration, self.received)
+
+    @property
+    def invocation_duration(self) -> float | None:
+        """Mean duration of an invocation in milliseconds; ``None`` without datapoints."""
+        count = sum(self.invocations)
+        return sum(self.duration) / count if count else None
 
     def _rate(self, series: Sequence[float]) -> float | None:
         if not series:
             return None
         return sum(series) / (len(series) * self.period_seconds)
+
+
+def work_per_message(duration: Sequence[float], received: Sequence[float]) -> float | None:
+    """Return milliseconds of work a message; ``None`` where it cannot be told.
+
+    A backlog makes batches larger, so an invocation takes longer although nothing is slow: only
+    the time a message takes can be compared.
+    """
+    messages = sum(received)
+    return sum(duration) / messages if duration and messages else None
 
 
 def facts_from(data: Mapping[str, Any]) -> Facts:
@@ -194,8 +226,8 @@ def evidence(facts: Facts) -> tuple[str, ...]:
             f"mapping {facts.mapping_state}, {cap}, batch {facts.batch_size}",
             (
                 f"{facts.function}: concurrency {_last(facts.concurrency)}, reserved {reserved}, "
-                f"failing {_percent(facts.failing_share)}, duration {_ms(facts.mean_duration)} "
-                f"(usually {_ms(facts.usual_duration)}), throttles {_sum(facts.throttles)}"
+                f"failing {_percent(facts.failing_share)}, {_ms(facts.work)} a message "
+                f"(usually {_ms(facts.usual_work)}), throttles {_sum(facts.throttles)}"
             ),
             (
                 f"account: {facts.unreserved} of {facts.account_limit} unreserved, "
@@ -263,8 +295,8 @@ def _health_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
         return (
             "downstream_slow",
             (
-                f"{facts.function} takes {_ms(facts.mean_duration)}, usually "
-                f"{_ms(facts.usual_duration)}: what lies behind it is slow."
+                f"{facts.function} takes {_ms(facts.work)} a message, usually "
+                f"{_ms(facts.usual_work)}: what lies behind it is slow."
             ),
         )
     if facts.dead_letters > 0:
@@ -318,12 +350,12 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
 
 
 def is_slow(facts: Facts, verification: Mapping[str, float]) -> bool:
-    """Return whether the function takes clearly longer than usual, or nearly its timeout."""
-    if facts.mean_duration is None:
+    """Return whether a message takes clearly longer than usual, or a call its whole timeout."""
+    if facts.work is not None and facts.usual_work:
+        return facts.work >= verification["slow_factor"] * facts.usual_work
+    if facts.invocation_duration is None:
         return False
-    if facts.usual_duration:
-        return facts.mean_duration >= verification["slow_factor"] * facts.usual_duration
-    return facts.mean_duration >= 0.8 * 1000 * facts.function_timeout
+    return facts.invocation_duration >= _NEARLY * 1000 * facts.function_timeout
 
 
 def clear_below(backlog: float, verification: Mapping[str, float]) -> float:
@@ -363,10 +395,9 @@ def plan(
 def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Plan:
     """Raise the cap as far as drains the queue in time, within every bound."""
     cap = facts.cap
-    arrival, drain = facts.arrival_rate, facts.drain_rate
-    if cap is None or (not arrival and not drain) or not drain or arrival is None:
+    arrival, each = facts.steady_arrival_rate, facts.rate_of_one
+    if cap is None or arrival is None or not each:
         return Plan("human", "drain", (), f"{diagnosis.sentence} Its rates are unknown.")
-    each = drain / cap
     time_wanted = limits["drain_within_periods"] * facts.period_seconds
     wanted = math.ceil((arrival + facts.backlog / time_wanted) / each)
     ceilings = _ceilings(facts, cap, limits)
@@ -608,7 +639,7 @@ def _assess_protection(before: Look, facts: Facts, rules: Mapping[str, float], n
     healthy = failing is not None and failing < rules["failing_share"]
     healthy = healthy and not is_slow(facts, rules)
     calm = before.calm + 1 if healthy else 0
-    words = f"failing {_percent(failing)}, duration {_ms(facts.mean_duration)}"
+    words = f"failing {_percent(failing)}, {_ms(facts.work)} a message"
     look = Look(number, "wait", f"{facts.function}: {words}.", facts.visible, calm)
     if calm >= rules["calm_periods"]:
         return _with(look, "protected", f"{facts.function} is healthy again: {words}.")
