@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from oncall.record import Incident
     from oncall.services import Services
 
-_CLAIM = timedelta(seconds=90)
-"""As long as the function may run: nobody else reports the incident meanwhile."""
+_CLAIM = timedelta(seconds=120)
+"""As long as the function may run (its Timeout): nobody else reports the incident meanwhile."""
 _REPORTED = ("RECORD", "ENTRY#", "CHANGE#")
 """Beginnings of the sort keys whose change may be news."""
 

@@ -269,6 +269,8 @@ def emoji(incident: Incident) -> str:
         return _OUTCOME_EMOJI.get(incident.outcome, "⚪")
     if waiting(incident):
         return "🟠"
+    if _is_storm(incident):
+        return "🔴"
     phase = "" if incident.phase == "waiting" else incident.phase
     return _PHASE_EMOJI.get(phase, "🔵")
 
@@ -310,6 +312,11 @@ def _names(text: str, name: str) -> bool:
 def gathered_by(incident: Incident) -> int:
     """Count the incidents that a storm's incident gathers: ``joined`` with ``data.incident``."""
     return len({e.data["incident"] for e in incident.entries if _is_child(e)})
+
+
+def _is_storm(incident: Incident) -> bool:
+    """Whether an incident only gathers others; no machine runs it."""
+    return incident.trigger.get("kind") == "storm"
 
 
 def _is_child(entry: Entry) -> bool:
@@ -524,7 +531,7 @@ _URL_SAFE = ":/?#[]@!$&'()*+,;=%~-._"
 
 def _buttons(incident: Incident) -> list[Block]:
     """Return the buttons that fit the state; their values name ids, never a token."""
-    if incident.status != "open" or incident.stop:
+    if incident.status != "open" or incident.stop or _is_storm(incident):
         return []
     if waiting(incident):
         planned = "; ".join(
@@ -680,8 +687,14 @@ def needs_human(incident: Incident) -> bool:
 
 def dedup_key(incident: Incident) -> str:
     """Return PagerDuty's key of the trouble: the alarm's ARN, else the target; 255 at most."""
+    if _is_storm(incident):
+        return _storm_key(incident.id)
     alarm = incident.trigger.get("alarm") or {}
     return capped_key(str(alarm.get("arn") or f"runbook:{incident.target}"))
+
+
+def _storm_key(storm: str) -> str:
+    return f"storm:{storm}"
 
 
 def capped_key(key: str) -> str:
@@ -747,15 +760,15 @@ def _opened_after(key: str, decision: Entry, incident: Incident, base: str) -> b
 
 def _to_resolve(incident: Incident, keys: Mapping[str, bool]) -> dict[str, bool]:
     """Return what this incident may resolve: a storm's page is the storm's own to resolve."""
-    own = f"storm:{incident.id}"
-    mine = {key: to for key, to in keys.items() if not key.startswith("storm:")}
-    return mine | ({own: False} if gathered_by(incident) else {})
+    if _is_storm(incident):
+        return {**keys, _storm_key(incident.id): False}
+    return {key: to for key, to in keys.items() if not key.startswith(_storm_key(""))}
 
 
 def _ask_page(incident: Incident, base: str) -> Page:
     level = int(incident.ask.get("level", 1))
     # A storm pages once, however many of its incidents ask.
-    key = f"storm:{incident.parent}" if incident.parent else base
+    key = _storm_key(incident.parent) if incident.parent else base
     if level > 1:
         key = f"{key}#level-{level}"
     text = _plain(f"{first_sentence(incident.happened)} {incident.need}")

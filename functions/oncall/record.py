@@ -604,7 +604,14 @@ class IncidentStore:
     # Questions
 
     def put_ask(self, run: Run, ask: Ask, entry: Entry, **fields: Any) -> None:
-        """Write a question with its task token; the record shows it without the token."""
+        """Write a question with its task token; the record shows it without the token.
+
+        A task that is tried again has another token: the question stays as it is, answered or not,
+        and its answer goes to the new one.
+        """
+        if self.ask(run.incident, ask.id) is not None:
+            self._write(run.incident, None, {}, fence=run, extra=[self._new_token(run, ask)])
+            return
         item = {
             "pk": _incident_key(run.incident),
             "sk": f"ASK#{ask.id}",
@@ -623,6 +630,17 @@ class IncidentStore:
         put = {"Put": {"TableName": self._table.name, "Item": item}}
         fields = {"ask": _shown(ask), "phase": "waiting", **fields}
         self._write(run.incident, entry, fields, fence=run, extra=[put])
+
+    def _new_token(self, run: Run, ask: Ask) -> TransactWriteItemTypeDef:
+        return {
+            "Update": {
+                "TableName": self._table.name,
+                "Key": {"pk": _incident_key(run.incident), "sk": f"ASK#{ask.id}"},
+                "UpdateExpression": "SET #token = :token, delivered = :no",
+                "ExpressionAttributeNames": {"#token": "token"},
+                "ExpressionAttributeValues": {":token": ask.token, ":no": False},
+            }
+        }
 
     def decide(self, incident: str, before: Ask, after: Ask, entry: Entry, **fields: Any) -> bool:
         """Write a decision if nobody has decided since ``before`` was read.
@@ -745,8 +763,13 @@ class IncidentStore:
         return True
 
     def release_report(self, incident: str) -> None:
-        """Give the right to report back."""
-        self._table.delete_item(Key={"pk": _incident_key(incident), "sk": "REPORTING"})
+        """Give the right to report back; the row stays, for nothing of an incident is deleted."""
+        self._table.update_item(
+            Key={"pk": _incident_key(incident), "sk": "REPORTING"},
+            UpdateExpression="SET #until = :free REMOVE #open, due",
+            ExpressionAttributeNames={"#until": "until", "#open": "open"},
+            ExpressionAttributeValues={":free": 0},
+        )
 
     # How it is written
 

@@ -11,6 +11,7 @@ from ministack.core import iam_actions, iam_evaluator, router
 from ministack.core.responses import get_account_id
 
 from local.aws import faults, workers
+from local.aws.bridges import iam
 from local.aws.recorder import Call, Calls
 
 calls = Calls()
@@ -38,12 +39,18 @@ def reset() -> None:
 async def _dispatch(  # noqa: PLR0917 -- MiniStack's signature
     method: str, path: str, headers: dict[str, str], body: bytes, query: Any, request_id: str
 ) -> _Response:
-    service, action, resource, principal = _identify(method, path, headers, body, query)
+    service, operation, needs, principal = _identify(method, path, headers, body, query)
     account, region = get_account_id(), router.extract_region(headers)
-    fault = faults.take(account, action, principal)
+    action, _ = needs[0]
+    fault = faults.take(account, action, operation, principal)
 
     def record(status: int, error: str) -> None:
-        calls.add(Call(account, region, service, action, resource, principal, status, error))
+        for needed, resource in needs:
+            calls.add(
+                Call(
+                    account, region, service, operation, needed, resource, principal, status, error
+                )
+            )
 
     match fault.kind if fault else "":
         case "throttle" | "error" if fault:
@@ -72,19 +79,25 @@ async def _dispatch(  # noqa: PLR0917 -- MiniStack's signature
 
 def _identify(
     method: str, path: str, headers: dict[str, str], body: bytes, query: Any
-) -> tuple[str, str, str, str]:
-    """Return service, IAM action, resource ARN and principal, as MiniStack's own check finds."""
+) -> tuple[str, str, list[tuple[str, str]], str]:
+    """Return service, operation, the IAM actions with their resources, and the principal."""
     params = app._routing_params(method, path, headers, body, query)
     service = router.detect_service(method, path, headers, params)
     if service != "s3":
         body = app._decompress_request_body(body, headers)
+    operation = iam.api_operation(service, method, path, headers, body, params) or ""
     action = iam_actions.extract_iam_action(service, method, path, headers, body, params) or ""
+    region, account = router.extract_region(headers), get_account_id()
+    # A DynamoDB transaction is no action; each of its items is checked as what it does.
+    items = iam_actions.dynamodb_transaction_checks(action, body, region, account)
     resource = iam_actions.extract_resource_arn(
         service, method, path, headers, body, params, router.extract_region(headers),
         get_account_id(),
     )  # fmt: skip
     identity = iam_evaluator.resolve_caller_identity(router.extract_access_key_id(headers, query))
-    return service, action, resource, (identity or {}).get("userArn", "")
+    needs = list(dict.fromkeys(items)) or [(action, resource)]
+    name = operation.partition(":")[2]
+    return service, name, needs, (identity or {}).get("userArn", "")
 
 
 def _error_code(status: int, headers: dict[str, str], body: Any) -> str:

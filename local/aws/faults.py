@@ -32,12 +32,12 @@ class Fault:
     seconds: float
     hits: int = field(default=0)
 
-    def matches(self, account: str, action: str, principal: str) -> bool:
+    def matches(self, account: str, action: str, operation: str, principal: str) -> bool:
         """Tell whether a call by this principal meets the fault."""
-        service, _, operation = action.partition(":")
+        service, _, single = action.partition(":")
         if self.hits >= self.times or account != self.account:
             return False
-        if self.service not in ("*", service) or self.operation not in ("*", operation):
+        if self.service not in ("*", service) or self.operation not in ("*", operation, single):
             return False
         _, _, session = principal.partition(":assumed-role/")
         role, _, function = session.partition("/")
@@ -48,11 +48,11 @@ _planned: list[Fault] = []
 _lock = threading.Lock()
 
 
-def take(account: str, action: str, principal: str) -> Fault | None:
+def take(account: str, action: str, operation: str, principal: str) -> Fault | None:
     """Return the first fault that this call meets, and count it."""
     with _lock:
         for fault in _planned:
-            if fault.matches(account, action, principal):
+            if fault.matches(account, action, operation, principal):
                 fault.hits += 1
                 return fault
     return None
@@ -89,8 +89,8 @@ class Faults:
         """Plan a fault for the next `times` calls; the returned fault's `hits` counts them.
 
         throttle: the service's throttling error. error: `code` with HTTP `status` (400).
-        timeout: no effect and no answer for `seconds`. lost_reply: the effect is made, and the
-        connection ends without an answer. `role`: only callers whose role's name contains it.
+        timeout: no effect and no answer for `seconds`. lost_reply: the effect is made, the answer
+        is an empty HTTP 500. `role`: only callers whose role's name contains it.
         An SDK retries on its own: plan more than its `max_attempts` to reach the code.
         """
         if kind == "error" and not code:

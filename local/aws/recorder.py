@@ -13,8 +13,10 @@ class Call:
     region: str
     service: str
     """MiniStack's name of the service, e.g. `sqs`, `monitoring`, `states`."""
+    operation: str
+    """The API operation, e.g. `SendMessageBatch`; empty when it is not known."""
     action: str
-    """The IAM action, e.g. `lambda:PutFunctionConcurrency`; empty when none covers the call."""
+    """The IAM action that it needs, e.g. `lambda:PutFunctionConcurrency`; empty when none covers the call."""
     resource: str
     """The ARN that IAM checks, or `*`."""
     principal: str
@@ -29,11 +31,6 @@ class Call:
         """The name of the caller's role, or empty for root and users."""
         _, _, tail = self.principal.partition(":assumed-role/")
         return tail.partition("/")[0]
-
-    @property
-    def operation(self) -> str:
-        """The operation without its service, e.g. `PutFunctionConcurrency`."""
-        return self.action.partition(":")[2]
 
 
 class Calls:

@@ -1,13 +1,16 @@
-"""Gaps in authorization: Lambda's actions, and condition keys that the roles rely on.
+"""Gaps in authorization: actions of Lambda and of batches, and condition keys of roles.
 
 MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourceMapping for
 ListEventSourceMappings, and does not check UpdateEventSourceMapping or GetAccountSettings at all;
 it knows no tags of event source mappings, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
+MiniStack wants sqs:SendMessageBatch for a batch.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions and event
 source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on PutMetricData
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html).
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html). A batch needs the action of its single form
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html,
+https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html).
 """
 # ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
@@ -23,12 +26,18 @@ from ministack.services import lambda_svc, tagging
 
 from local.aws.bridges.bridge import Bridge
 
-BRIDGE = Bridge("iam_lambda")
+BRIDGE = Bridge("iam")
 # Where the action is not the operation's name (service authorization reference, as above).
 _ACTIONS = {
     "Invoke": "InvokeFunction",
     "InvokeAsync": "InvokeAsync",
     "InvokeWithResponseStream": "InvokeFunction",
+}
+_SINGLE = {
+    "sns:PublishBatch": "sns:Publish",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 _MAPPING_OPERATIONS = {
     "CreateEventSourceMapping",
@@ -37,6 +46,19 @@ _MAPPING_OPERATIONS = {
     "UpdateEventSourceMapping",
 }
 _routes: list[tuple[str, Any, str]] = []
+
+
+@BRIDGE.replace(iam_actions, "extract_iam_action")
+def extract_iam_action(*request: Any) -> str | None:
+    """Return the action that a request needs."""
+    operation = api_operation(*request)
+    return _SINGLE.get(operation, operation) if operation else None
+
+
+def api_operation(*request: Any) -> str | None:
+    """Return a request's service and operation, e.g. `sqs:SendMessageBatch`."""
+    found: str | None = _extract(*request)
+    return found
 
 
 @BRIDGE.replace(iam_actions, "_lambda_action")
@@ -150,6 +172,8 @@ def _document(body: bytes) -> dict[str, Any]:
 
 
 _CBOR = RpcV2CBORParser()
+_extract = BRIDGE.original(iam_actions, "extract_iam_action")
 _tags = BRIDGE.original(tagging, "resource_tags")
-_request_tags = BRIDGE.original(iam_actions, "request_tag_context")
+_request_extract = BRIDGE.original(iam_actions, "extract_iam_action")
+_tags = BRIDGE.original(iam_actions, "request_tag_context")
 _resource = BRIDGE.original(iam_actions, "extract_resource_arn")

@@ -1,0 +1,142 @@
+"""A whole production on a laptop: embedded AWS, fake Slack and PagerDuty, the real templates.
+
+Used by ``runbook play``, ``make demo`` and the scenario tests alike: what they see is what the
+templates deploy, with every Lambda's role enforced.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from local.aws import EmbeddedAws
+from local.aws.cloudwatch import CloudWatch, Settings
+from local.pagerduty import FakePagerDuty
+from local.slack import FakeSlack
+from oncall.record import IncidentStore
+from oncall.times import utc_now
+from workload.load import LoadGenerator, Pilot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from local.aws.launcher import AwsAccount
+
+ROOT = Path(__file__).parent.parent
+REGION = "eu-west-1"
+STACK = "runbooks"
+CHANNEL = "C0ONCALL"
+APPROVERS = ("U0ALICE", "U0BOB")
+IAM_APPROVER = "arn:aws:iam::123456789012:user/carol"
+
+FAST: Mapping[str, str] = {
+    "PeriodSeconds": "1",
+    "AnswerWithinSeconds": "60",
+    "Approvers": ",".join((*APPROVERS, IAM_APPROVER)),
+    "ReconcileGraceSeconds": "0",
+}
+"""What the laptop sets otherwise than production: looks every second instead of every minute."""
+
+PILOT: Mapping[str, str] = {
+    "AlarmPeriodSeconds": "1",
+    "BacklogThreshold": "200",
+    "SettingsCacheSeconds": "1",
+}
+
+
+@dataclass
+class Playground:
+    """Everything that a story needs; ``with Playground() as ground: ...``.
+
+    ``parameters`` and ``pilot_parameters`` override template parameters; ``account`` lets several
+    live on one embedded AWS (``aws``), which is started when none is given.
+    """
+
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    pilot_parameters: Mapping[str, str] = field(default_factory=dict)
+    aws: AwsAccount | None = None
+    with_slack: bool = True
+    with_pagerduty: bool = True
+    slack_rate: float = 20.0
+    cloudwatch: CloudWatch = field(default_factory=lambda: CloudWatch(Settings(1)))
+
+    def __enter__(self) -> Self:
+        """Start the servers and deploy both stacks."""
+        self._stack = ExitStack()
+        if self.aws is None:
+            self.aws = self._stack.enter_context(
+                EmbeddedAws(region=REGION, extensions=(self.cloudwatch,))
+            )
+        self.slack = self._stack.enter_context(
+            FakeSlack(channels={CHANNEL: "oncall"}, rate=self.slack_rate, updates_per_minute=600)
+        )
+        self.pagerduty = self._stack.enter_context(FakePagerDuty())
+        self.outputs = self.aws.deploy(
+            STACK, ROOT / "template.yaml", {**FAST, **self._channels(), **self.parameters}
+        )
+        self.pilot_outputs = self.aws.deploy(
+            "orders", ROOT / "workload" / "template.yaml", {**PILOT, **self.pilot_parameters}
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop everything that was started."""
+        self._stack.__exit__(kind, error, trace)
+
+    @cached_property
+    def pilot(self) -> Pilot:
+        """The names of the protected system."""
+        return Pilot.from_outputs(self.pilot_outputs)
+
+    @cached_property
+    def store(self) -> IncidentStore:
+        """The incidents table, read as the functions read it."""
+        resource = self._account.session().resource("dynamodb")
+        return IncidentStore(resource.Table(self.outputs["IncidentsTable"]), utc_now)
+
+    @property
+    def _account(self) -> AwsAccount:
+        assert self.aws is not None  # noqa: S101 -- set by __enter__
+        return self.aws
+
+    def load(self, **options: Any) -> LoadGenerator:
+        """Return a load generator against the pilot."""
+        return LoadGenerator(
+            self.pilot,
+            sqs=self._account.client("sqs"),
+            ssm=self._account.client("ssm"),
+            **options,
+        )
+
+    def _channels(self) -> dict[str, str]:
+        secrets = self._account.client("secretsmanager")
+        channels: dict[str, str] = {}
+        if self.with_slack:
+            tokens = {
+                "bot_token": self.slack.bot_token,
+                "signing_secret": self.slack.signing_secret,
+            }
+            slack = secrets.create_secret(Name="slack", SecretString=json.dumps(tokens))
+            channels |= {
+                "SlackSecretArn": slack["ARN"],
+                "SlackChannel": CHANNEL,
+                "SlackApiUrl": self.slack.base_url,
+            }
+        if self.with_pagerduty:
+            key = {"routing_key": self.pagerduty.routing_key}
+            pagerduty = secrets.create_secret(Name="pagerduty", SecretString=json.dumps(key))
+            channels |= {
+                "PagerDutySecretArn": pagerduty["ARN"],
+                "PagerDutyEventsUrl": self.pagerduty.base_url,
+            }
+        return channels
