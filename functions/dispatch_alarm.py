@@ -41,16 +41,16 @@ def dispatch_alarm(
     try:
         done = _dispatch(change, aws, settings, request)
     except Misconfigured as error:
-        dispatch.count_alarm(aws, "AlarmsMisconfigured")
-        dispatch.count_alarm(aws, "AlarmsIgnored", Reason="misconfigured")
+        dispatch.count_alarm("AlarmsMisconfigured")
+        dispatch.count_alarm("AlarmsIgnored", Reason="misconfigured")
         logger.error(str(error), extra={**known, "reason": "misconfigured"})
         return {"result": "ignored", "reason": "misconfigured", "incident": ""}
     if isinstance(done, Ignore):
-        dispatch.count_alarm(aws, "AlarmsIgnored", Reason=done.reason)
+        dispatch.count_alarm("AlarmsIgnored", Reason=done.reason)
         logger.info(done.text, extra={**known, "reason": done.reason})
         return {"result": "ignored", "reason": done.reason, "incident": ""}
     result = "gathered" if done.storm else "started"
-    dispatch.count_alarm(aws, f"Alarms{result.capitalize()}")
+    dispatch.count_alarm(f"Alarms{result.capitalize()}")
     logger.info(
         f"Alarm {change.name} started run {done.incident}.",
         extra={**known, "correlation_id": done.incident, "storm": done.storm},

@@ -403,7 +403,7 @@ def _start_missed(aws: Services, settings: SweepSettings, live: Alarm, request: 
     try:
         prepared = dispatch.prepare(settings.dispatch, live, tags)
     except Misconfigured as error:
-        dispatch.count_alarm(aws, "AlarmsMisconfigured")
+        dispatch.count_alarm("AlarmsMisconfigured")
         logger.error(str(error), extra={"alarm": live.name})
         return "misconfigured"
     if isinstance(prepared, Ignore) or _cooling(aws, prepared):
@@ -411,7 +411,7 @@ def _start_missed(aws: Services, settings: SweepSettings, live: Alarm, request: 
     done = dispatch.launch(aws, settings.dispatch, prepared, request)
     if isinstance(done, Ignore):
         return "joined" if done.reason == "joined" else ""
-    dispatch.count_alarm(aws, "AlarmsFound")
+    dispatch.count_alarm("AlarmsFound")
     logger.info(
         f"Alarm {live.name} had no run, started {done.incident}.",
         extra={"alarm": live.name, "correlation_id": done.incident},

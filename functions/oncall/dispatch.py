@@ -165,15 +165,16 @@ def start_once(aws: Services, machine: str, name: str, given: Mapping[str, Any])
     return True
 
 
-def count_alarm(aws: Services, metric: str, **dimensions: str) -> None:
+def count_alarm(metric: str, **dimensions: str) -> None:
     """Count one alarm in the namespace ``Runbooks`` by CloudWatch's embedded metric format.
 
+    Powertools adds the dimension ``service`` (the stack, from ``POWERTOOLS_SERVICE_NAME``).
     ``AlarmsMisconfigured`` (tags or dimensions to be mended) is watched by an alarm of the stack.
     """
     with single_metric(
         name=metric, unit=MetricUnit.Count, value=1, namespace="Runbooks"
     ) as counted:
-        for name, value in {"service": aws.settings.stack, **dimensions}.items():
+        for name, value in dimensions.items():
             counted.add_dimension(name, value)
 
 

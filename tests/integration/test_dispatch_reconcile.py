@@ -245,7 +245,10 @@ class World:
 
 
 @pytest.fixture
-def world(aws: AwsAccount, stack: Callable[..., dict[str, str]]) -> World:
+def world(
+    aws: AwsAccount, stack: Callable[..., dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> World:
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "runbooks")
     made = stack(STUBS, STUB_CODE)
     aws.client("dynamodb").create_table(
         TableName=TABLE,
