@@ -16,7 +16,7 @@ class Call:
     operation: str
     """The API operation, e.g. `SendMessageBatch`; empty when it is not known."""
     action: str
-    """The IAM action that it needs, e.g. `lambda:PutFunctionConcurrency`; empty when none covers the call."""
+    """The IAM action that it needs, e.g. `sqs:SendMessage`; empty when none covers it."""
     resource: str
     """The ARN that IAM checks, or `*`."""
     principal: str

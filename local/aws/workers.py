@@ -1,6 +1,7 @@
 """Lambda workers: each execution environment gets credentials and an environment of its own."""
 # ruff: noqa: SLF001 -- works on MiniStack's internals
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -50,11 +51,16 @@ def install() -> None:
 
 
 def stop_all() -> None:
-    """End whatever worker is still alive."""
+    """End whatever worker is still alive, and close the pipes of all."""
     for process in _environments.values():
         if process.poll() is None:
             process.kill()
             process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            # What a dead worker did not read any more cannot be flushed.
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
     _environments.clear()
 
 

@@ -133,6 +133,28 @@ def test_a_worker_crashes_around_its_write(
     assert _depth(aws, names["Orders"]) == written + 1
 
 
+def test_a_transaction_is_recorded_as_the_actions_it_needs(aws: AwsAccount) -> None:
+    dynamodb = aws.client("dynamodb")
+    dynamodb.create_table(
+        TableName="locks",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+    )
+    aws.calls.clear()
+    dynamodb.transact_write_items(
+        TransactItems=[
+            {"Put": {"TableName": "locks", "Item": {"pk": {"S": "a"}}}},
+            {"Delete": {"TableName": "locks", "Key": {"pk": {"S": "b"}}}},
+        ]
+    )
+    assert [(call.operation, call.action) for call in aws.calls] == [
+        ("TransactWriteItems", "dynamodb:PutItem"),
+        ("TransactWriteItems", "dynamodb:DeleteItem"),
+    ]
+    assert {call.resource.rpartition(":")[2] for call in aws.calls} == {"table/locks"}
+
+
 def test_faults_and_calls_stay_in_their_account(embedded_aws: EmbeddedAws, aws: AwsAccount) -> None:
     other = embedded_aws.for_account("999999999999")
     aws.faults.add("sqs", "*", "error", code="Broken", times=99)

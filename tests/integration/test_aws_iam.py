@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from local.aws import AwsAccount
-from local.aws.bridges import iam_lambda
+from local.aws.bridges import iam
 
 type Deploy = Callable[..., dict[str, str]]
 
@@ -171,12 +171,33 @@ def test_parameters_are_granted_by_name(aws: AwsAccount, stack: Deploy, name: st
     assert _denied(_call(aws, caller, "ssm", "get_parameters", Names=["/others"]))
 
 
+def test_a_batch_needs_the_action_of_its_single_form(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        _RESOURCES % '{Effect: Allow, Resource: !GetAtt Tagged.Arn, Action: "sqs:SendMessage"}',
+        _CODE,
+    )
+    entries = [{"Id": "1", "MessageBody": "x"}]
+    caller = names["Caller"]
+
+    def send(queue: str) -> str:
+        return _call(
+            aws, caller, "sqs", "send_message_batch", QueueUrl=names[queue], Entries=entries
+        )
+
+    assert send("Tagged") == "allowed"
+    assert _denied(send("Untagged"))
+    calls = aws.calls.by_role()[names["CallerRole"]]
+    assert [(call.operation, call.action) for call in calls] == [
+        ("SendMessageBatch", "sqs:SendMessage")
+    ] * 2
+
+
 def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount, stack: Deploy) -> None:
     names = stack(
         _RESOURCES % '{Effect: Allow, Resource: "*", Action: ["lambda:PutFunctionConcurrency"]}',
         _CODE,
     )
-    with iam_lambda.BRIDGE.off():
+    with iam.BRIDGE.off():
         read = _call(
             aws, names["Caller"], "lambda", "get_function_concurrency",
             FunctionName=names["TaggedFunction"],

@@ -3,12 +3,13 @@
 MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourceMapping for
 ListEventSourceMappings, and does not check UpdateEventSourceMapping or GetAccountSettings at all;
 it knows no tags of event source mappings, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
-MiniStack wants sqs:SendMessageBatch for a batch.
+A batch wants an action such as sqs:SendMessageBatch, which AWS does not have.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions and event
 source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on PutMetricData
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html). A batch needs the action of its single form
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html).
+A batch needs the action of its single form
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html,
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html).
 """
@@ -174,6 +175,5 @@ def _document(body: bytes) -> dict[str, Any]:
 _CBOR = RpcV2CBORParser()
 _extract = BRIDGE.original(iam_actions, "extract_iam_action")
 _tags = BRIDGE.original(tagging, "resource_tags")
-_request_extract = BRIDGE.original(iam_actions, "extract_iam_action")
-_tags = BRIDGE.original(iam_actions, "request_tag_context")
+_request_tags = BRIDGE.original(iam_actions, "request_tag_context")
 _resource = BRIDGE.original(iam_actions, "extract_resource_arn")
