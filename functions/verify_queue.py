@@ -11,8 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
-from oncall import queues
-from oncall.changes import tell
+from oncall import endings, queues
 from oncall.errors import Ineffective, Recurred, WorldMoved
 from oncall.guards import heed_stop
 from oncall.queue_facts import read_facts
@@ -70,19 +69,14 @@ def _write(call: Call, aws: Services, incident: Incident, before: Look, look: Lo
         call.run,
         entry,
         phase="watching",
-        doing=f"{_done(incident)} {look.sentence}".strip(),
+        doing=f"{look.sentence} {_changed(incident)}".strip(),
         need="Nothing. I page you if it does not help.",
         progress={"done": look.done, "text": look.sentence, "eta": eta},
     )
 
 
-def _done(incident: Incident) -> str:
-    """Say in short what stands changed."""
-    return " ".join(
-        f"Set {change.name} {tell(change.before)} → {tell(change.after)}."
-        for change in incident.standing_changes
-        if change.state == "applied"
-    )
+def _changed(incident: Incident) -> str:
+    return " ".join(endings.told(change) for change in incident.changes)
 
 
 def _raise_for(look: Look, incident: Incident) -> None:

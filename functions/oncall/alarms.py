@@ -32,6 +32,9 @@ CloudWatch evaluates an alarm every 10 seconds at the most often."""
 
 _SLUG_LENGTH = 36
 _NAME_LENGTH = 80  # StartExecution: 1-80 characters
+_CROSSED = re.compile(
+    r"datapoints? \[(?P<value>[\d.eE+-]+) .*?threshold \((?P<threshold>[\d.eE+-]+)\)"
+)
 _REASON_LENGTH = 300
 _DESCRIPTION_LENGTH = 500
 _EXAMPLE = (
@@ -264,10 +267,22 @@ def machine_input(
     given: dict[str, Any] = {contract.target_input: start.target}
     if start.mode:
         given["mode"] = start.mode
-    given |= {"reason": shortened(live.reason, _REASON_LENGTH), "alarm": alarm}
+    given |= {"reason": brief(live.reason), "alarm": alarm}
     if storm:
         given["storm"] = storm
     return given
+
+
+def brief(reason: str) -> str:
+    """Return an alarm's state reason in brief: ``382, threshold 200`` where a threshold is crossed.
+
+    CloudWatch words it "Threshold Crossed: 2 out of the last 3 datapoints [382.0 (…), …] were
+    greater than the threshold (200.0) …"; any other reason is only shortened.
+    """
+    crossed = _CROSSED.search(reason)
+    if not crossed:
+        return shortened(reason, _REASON_LENGTH)
+    return f"{float(crossed['value']):.6g}, threshold {float(crossed['threshold']):.6g}"
 
 
 def execution_name(alarm_arn: str, changed_at: datetime) -> str:

@@ -14,7 +14,7 @@ from oncall.changes import tell
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncall.record import Incident
+    from oncall.record import Change, Incident
 
 GOOD = frozenset({"resolved", "observed"})
 NO_ANSWER = frozenset({"States.Timeout", "States.HeartbeatTimeout"})
@@ -101,7 +101,8 @@ def need(ending: Ending, incident: Incident) -> str:
 def summary(ending: Ending, ended: str, incident: Incident) -> str:
     """Return the last line of the thread."""
     if ended == "resolved":
-        return f"{incident.target_name}: {incident.doing or 'resolved.'} {_left(incident)}"
+        relief = incident.progress.get("text") or f"{incident.target_name} is relieved."
+        return f"{relief} {_left(incident)}"
     if ended == "observed":
         return f"{incident.target_name}: observed, nothing was changed. {incident.doing}"
     words = ended.replace("_", " ").capitalize()
@@ -109,8 +110,18 @@ def summary(ending: Ending, ended: str, incident: Incident) -> str:
 
 
 def closing_words(incident: Incident) -> str:
-    """Return what was done, for the closed incident's header."""
-    return _left(incident)
+    """Say what the run has changed and what became of it."""
+    return " ".join(told(change) for change in incident.changes) or "Nothing was changed."
+
+
+def told(change: Change) -> str:
+    """Say in a sentence what was changed and what became of it."""
+    made = f"Set {change.name} {tell(change.before)} → {tell(change.after)}"
+    return {
+        "put_back": f"{made} and put it back.",
+        "left": f"{made}; somebody has changed it since, so I left it.",
+        "handed_over": f"{made}; it is yours now.",
+    }.get(change.state, f"{made}.")
 
 
 def _why(ending: Ending) -> str:

@@ -101,7 +101,7 @@ class Facts:
 
     @property
     def rate_of_one(self) -> float | None:
-        """Messages a second that one concurrent execution works off; ``None`` without datapoints."""
+        """Messages a second that one concurrent execution works off; ``None`` if unknown."""
         if self.work:
             return 1000 / self.work
         return self.drain_rate / self.cap if self.drain_rate and self.cap else None
@@ -350,7 +350,7 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
 
 
 def is_slow(facts: Facts, verification: Mapping[str, float]) -> bool:
-    """Return whether a message takes clearly longer than usual, or a call its whole timeout."""
+    """Return whether a message takes much longer than usual, or a call its timeout."""
     if facts.work is not None and facts.usual_work:
         return facts.work >= verification["slow_factor"] * facts.usual_work
     if facts.invocation_duration is None:
@@ -623,7 +623,12 @@ def assess_calm(
     bad = 0 if calm else before.bad + 1
     look = Look(number, "wait", f"{facts.visible} waiting.", facts.visible, calm, bad, 1.0)
     if calm >= rules["calm_periods"]:
-        return _with(look, "drained", f"{facts.queue} stays calm: {facts.visible} waiting.")
+        return _with(
+            look,
+            "drained",
+            f"{facts.queue} is drained and stays calm: {facts.visible} waiting, "
+            f"{planned['backlog']} at the start.",
+        )
     if bad >= rules["patience_periods"]:
         return _with(
             look,

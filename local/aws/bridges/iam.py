@@ -94,6 +94,9 @@ def request_tag_context(
 ) -> dict[str, Any]:
     """Return the request's own condition keys, beyond its tags."""
     context: dict[str, Any] = _request_tags(service, iam_action, body, params)
+    # AWS's endpoints speak TLS; the loopback stands in for one. The key is in every request's
+    # context (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html).
+    context["aws:SecureTransport"] = "true"
     if iam_action == "cloudwatch:PutMetricData" and (namespace := _namespace(body, params)):
         context["cloudwatch:namespace"] = namespace
     if iam_action.removeprefix("lambda:") in _MAPPING_OPERATIONS and (
