@@ -433,6 +433,7 @@ def test_a_new_question_is_not_overwritten_by_an_answer_to_the_old_one(
     world.ask(level=2)
     entry = Entry("d", "decided", "x")
     before = world.store.ask(world.run.incident, old.id)
+    assert before is not None
     after = replace(before, state="approved")
     assert not world.store.decide(world.run.incident, before, after, entry)
     assert world.load().ask["id"] == "c0ffee00-1-2"
@@ -461,6 +462,24 @@ def test_what_step_functions_did_not_hear_is_delivered_later(
     assert states.ends == [end]
     out = capsys.readouterr()
     assert TOKEN not in out.out + out.err
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_task_that_is_tried_again_hears_the_answer(
+    world: World, states: Sent, *, answered: bool
+) -> None:
+    world.open(mode="ask")
+    world.ask(token="first")
+    if answered:
+        decide(world, ALICE, "approve")
+    world.ask(token="second")
+    if answered:
+        decisions.redeliver(world.run.incident, world.services)
+    else:
+        decide(world, ALICE, "approve")
+    assert states.calls[-1][1]["taskToken"] == "second"
+    assert world.load().ask["state"] == "approved"
+    assert len([e for e in world.load().entries if e.kind == "asked"]) == 1
 
 
 def test_nothing_is_delivered_while_the_question_waits(world: World, states: Sent) -> None:

@@ -299,7 +299,7 @@ def test_a_killed_report_reminds_the_sweeper(world: World) -> None:
     with pytest.raises(NotDelivered, match="under way"):
         world.report()
     assert owed(world) == [world.run.incident]
-    world.clock.forward(seconds=91)
+    world.clock.forward(seconds=121)
     world.report()
     assert world.slack.messages
     assert owed(world) == []
@@ -346,7 +346,10 @@ def test_a_busy_target_is_told_in_the_other_runs_thread(world: World) -> None:
 
 
 def test_a_storm_has_one_header_and_one_line_for_each_incident(world: World) -> None:
-    world.open("storm-1", target="storm", target_name="this account")
+    world.open(
+        "storm-1", target="storm", target_name="many targets", trigger={"kind": "storm"}, mode="ask"
+    )
+    world.note("paged", "Many alarms at once.", severity="critical")
     joined = Entry("joined-1", "joined", "i1", data={"incident": "i1"})
     world.store.note(world.run, joined)
     world.open("i1", mode="ask", parent="storm-1")
@@ -354,6 +357,8 @@ def test_a_storm_has_one_header_and_one_line_for_each_incident(world: World) -> 
     world.report()
     tops = [m for m in world.slack.messages if m.thread_ts is None]
     assert len(tops) == 1
+    assert world.slack.buttons(tops[0]) == []
+    assert len(world.pagerduty.pages) == 1
     assert "1 incidents at once" in tops[0].text
     child = world.slack.messages[-1]
     assert child.thread_ts == tops[0].ts

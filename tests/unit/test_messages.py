@@ -377,6 +377,7 @@ def test_a_storm_pages_once_and_resolves_its_own_page() -> None:
     assert actions(done, opened={"storm:storm-1": False}) == []
     storm = an_incident(
         id="storm-1",
+        trigger={"kind": "storm"},
         status="closed",
         outcome="resolved",
         closed_at=AT,
