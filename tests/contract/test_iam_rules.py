@@ -148,7 +148,7 @@ FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
     ("iam-wildcard-action", statement(*TIDY, "Action"), "lambda:Invoke*"),
     ("iam-wildcard-action", statement(*TIDY, "Action"), ["*"]),
     ("iam-star-resource", statement(*TIDY, "Resource"), "*"),
-    ("iam-star-resource", statement(*METRICS, "Action"), "cloudwatch:DescribeAlarms"),
+    ("iam-star-resource", statement(*METRICS, "Action"), "cloudwatch:DescribeAlarmHistory"),
     ("iam-star-resource", statement(*METRICS, "Action"), ["cloudwatch:GetMetricData", "sqs:X"]),
     ("iam-not", statement(*TIDY, "NotResource"), "arn:aws:lambda:::x"),
     ("iam-forbidden", statement(*TIDY, "Action"), "lambda:UpdateFunctionCode"),

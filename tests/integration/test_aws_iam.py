@@ -192,6 +192,26 @@ def test_a_batch_needs_the_action_of_its_single_form(aws: AwsAccount, stack: Dep
     ] * 2
 
 
+def test_a_bucket_that_demands_tls_can_be_written(aws: AwsAccount, stack: Deploy) -> None:
+    bucket = f"tls-only-{aws.account}"
+    aws.client("s3").create_bucket(Bucket=bucket)
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:PutObject",
+        "Resource": f"arn:aws:s3:::{bucket}/*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    policy = {"Version": "2012-10-17", "Statement": [deny]}
+    aws.client("s3").put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+    allow = f'{{Effect: Allow, Resource: "arn:aws:s3:::{bucket}/*", Action: "s3:PutObject"}}'
+    caller = stack(_RESOURCES % allow, _CODE)["Caller"]
+
+    assert _call(aws, caller, "s3", "put_object", Bucket=bucket, Key="x", Body="x") == "allowed"
+    with iam.BRIDGE.off():
+        assert _denied(_call(aws, caller, "s3", "put_object", Bucket=bucket, Key="y", Body="y"))
+
+
 def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount, stack: Deploy) -> None:
     names = stack(
         _RESOURCES % '{Effect: Allow, Resource: "*", Action: ["lambda:PutFunctionConcurrency"]}',

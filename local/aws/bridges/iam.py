@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from botocore.parsers import RpcV2CBORParser
+from ministack import app
 from ministack.core import iam_actions
 from ministack.services import lambda_svc, tagging
 
@@ -88,15 +89,22 @@ def resource_tags(arn: str) -> dict[str, str] | None:
     return found
 
 
+@BRIDGE.replace(app, "pin_request_origin")
+def pin_request_origin(source_ip: str, _secure_transport: object) -> None:
+    """Take every request for one over TLS: AWS's endpoints speak it, the loopback stands in.
+
+    `aws:SecureTransport` is true there whenever a policy requires it
+    (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html).
+    """
+    _pin(source_ip, secure_transport=True)
+
+
 @BRIDGE.replace(iam_actions, "request_tag_context")
 def request_tag_context(
     service: str, iam_action: str, body: bytes, params: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the request's own condition keys, beyond its tags."""
     context: dict[str, Any] = _request_tags(service, iam_action, body, params)
-    # AWS's endpoints speak TLS; the loopback stands in for one. The key is in every request's
-    # context (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html).
-    context["aws:SecureTransport"] = "true"
     if iam_action == "cloudwatch:PutMetricData" and (namespace := _namespace(body, params)):
         context["cloudwatch:namespace"] = namespace
     if iam_action.removeprefix("lambda:") in _MAPPING_OPERATIONS and (
@@ -178,5 +186,6 @@ def _document(body: bytes) -> dict[str, Any]:
 _CBOR = RpcV2CBORParser()
 _extract = BRIDGE.original(iam_actions, "extract_iam_action")
 _tags = BRIDGE.original(tagging, "resource_tags")
+_pin = BRIDGE.original(app, "pin_request_origin")
 _request_tags = BRIDGE.original(iam_actions, "request_tag_context")
 _resource = BRIDGE.original(iam_actions, "extract_resource_arn")
