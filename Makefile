@@ -30,3 +30,38 @@ tools/asl/node_modules: .venv/.synced tools/asl/package-lock.json
 	@touch $@
 
 setup: .venv/.synced $(SAM) tools/asl/node_modules ## install everything from the lock files
+
+build: $(SAM) requirements ## build the functions as they ship (.aws-sam/build)
+	PATH="$(CURDIR)/tools/sam-cli/.venv/bin:$$PATH" $(SAM) build --cached --parallel
+
+requirements: $(UV) ## write functions/requirements.txt from uv.lock
+	$(UV) export -q --frozen --no-default-groups --no-hashes --no-header --no-annotate \
+		--no-emit-project > functions/requirements.txt
+
+test: setup lint unit contract integration scenarios ## everything that CI runs
+
+lint: setup ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+unit: setup ## pure logic, sockets off
+	.venv/bin/pytest tests/unit
+
+contract: setup ## template, machines, contracts, roles and documents agree
+	.venv/bin/pytest tests/contract
+
+integration: setup ## parts on the embedded AWS, clients against local Slack and PagerDuty
+	.venv/bin/pytest -n 2 --dist loadfile tests/integration
+
+scenarios: setup ## stories on the embedded AWS, from the alarm to the last word in Slack
+	.venv/bin/pytest tests/scenarios
+
+bench: setup ## figures; never part of a test run
+	.venv/bin/pytest -s tests/benchmark
+
+clean: ## remove what was installed and built
+	rm -rf .venv .tools .aws-sam tools/sam-cli/.venv tools/asl/node_modules build
+
+demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
+	./runbook play queue-saturation
