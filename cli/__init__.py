@@ -1,0 +1,1 @@
+"""`runbook`: on-call's command line."""

@@ -1,0 +1,103 @@
+"""`runbook play`: real trouble on the embedded AWS, and what on-call would have seen of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from cli.outcomes import FAILED, exit_code
+from cli.progress import Progress
+from local.play import STORIES, document, pagerduty_told, play, running_aws, threads
+from local.playground import Playground
+from oncall.changes import tell
+from oncall.errors import BadInput
+
+if TYPE_CHECKING:
+    from local.play import Played
+
+
+def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
+    """Play, print, and return the exit code. Raises ``BadInput`` for a story that there is not."""
+    if name not in STORIES:
+        raise BadInput(
+            f"story: there is no story {name!r}; there are {', '.join(STORIES)}. "
+            f"Give for example runbook play {next(iter(STORIES))}."
+        )
+    story = STORIES[name]
+    # A pipeline that cancels sends SIGTERM: tidy up as for Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(Console(stderr=True), story.title))
+        progress.say("Starting the embedded AWS, deploying the runbooks and the pilot")
+        aws = stack.enter_context(running_aws(endpoint_url)) if endpoint_url else None
+        ground = stack.enter_context(Playground(aws=aws))
+        played = play(story, ground, progress.show)
+        progress.say("Stopping the embedded AWS")
+    if output == "json":
+        click.echo(json.dumps(document(played), indent=2, ensure_ascii=False))
+    else:
+        click.echo(told(played))
+    for sentence in (played.overdue, *played.left):
+        if sentence:
+            click.echo(f"Not as it should be: {sentence.removesuffix('.')}.", err=True)
+    return code_of(played)
+
+
+def code_of(played: Played) -> int:
+    """Return 0 only for a resolved incident that has left nothing behind."""
+    if played.outcome != "resolved":
+        return exit_code(played.outcome) or FAILED
+    return FAILED if played.left else 0
+
+
+def told(played: Played) -> str:
+    """Say what on-call would have read, who was woken, what was changed, and when."""
+    parts = [*threads(played), _pagerduty(played), _changes(played), _times(played)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _pagerduty(played: Played) -> str:
+    woken = played.pagerduty.pages
+    lines = [
+        "PagerDuty: "
+        + (f"on-call was woken {len(woken)} time(s)." if woken else "nobody was woken.")
+    ]
+    lines += [f"   {one['kind']:<12} {one['summary']}" for one in pagerduty_told(played.pagerduty)]
+    return "\n".join(lines)
+
+
+def _changes(played: Played) -> str:
+    changes = played.incident.changes if played.incident else ()
+    if not changes:
+        return "Changes: none."
+    lines = ["Changes (before → after → now):"]
+    for change in changes:
+        now = tell(played.now[change.lever, change.resource])
+        lines.append(f"   {change.name}: {tell(change.before)} → {tell(change.after)} → {now}")
+    return "\n".join(lines)
+
+
+def _times(played: Played) -> str:
+    moments = {
+        "alarm": played.alarm_after,
+        "first change": played.first_change_after,
+        "drained": played.drained_after,
+        "closed": played.ended_after,
+    }
+    said = [f"{name} after {seconds:.0f} s" for name, seconds in moments.items() if seconds]
+    outcome = played.outcome.replace("_", " ").capitalize()
+    left = (
+        "something is left behind" if played.left else "nothing is left changed, locked or leased"
+    )
+    return f"{outcome}: {', '.join(said)}; {left}." if said else f"{outcome}; {left}."
+
+
+def endpoint_of(option: str | None) -> str | None:
+    """Return the emulator to play on: the option, else AWS_ENDPOINT_URL, else none."""
+    return option or os.environ.get("AWS_ENDPOINT_URL") or None

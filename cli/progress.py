@@ -1,0 +1,109 @@
+"""What happens now, on stderr: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from local.play import Glance
+
+_BARS = "▁▂▃▄▅▆▇█"
+_HISTORY = 40
+_COLOURS = {"ALARM": "bold red", "OK": "green"}
+
+
+def sparkline(values: list[int]) -> str:
+    """Draw values as bars, the largest full; an empty line for none."""
+    most = max(values, default=0) or 1
+    return "".join(_BARS[min(len(_BARS) - 1, value * len(_BARS) // most)] for value in values)
+
+
+class Progress:
+    """Shows glances; ``with Progress(console, title) as progress: progress.show(glance)``."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._console = console
+        self._title = title
+        self._started = time.monotonic()
+        self._glance: Glance | None = None
+        self._line = ""
+        self._depths: deque[int] = deque(maxlen=_HISTORY)
+        self._live = Live(
+            self, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
+        )
+
+    def __enter__(self) -> Self:
+        """Start the display."""
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._print(self._title)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Clear the display: what stays is said on stdout."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def say(self, now: str) -> None:
+        """Show what happens now, where there is nothing else to see yet."""
+        from local.play import Glance  # noqa: PLC0415 -- brings the emulator, which only play needs
+
+        self.show(replace(self._glance, now=now) if self._glance else Glance(now=now))
+
+    def show(self, glance: Glance) -> None:
+        """Show a glance; plain lines only when another state is entered or a step begins."""
+        self._glance = glance
+        if glance.waiting is not None:
+            self._depths.append(glance.waiting)
+        line = glance.now + (f": {glance.state}" if glance.state else "")
+        if not self._console.is_terminal and line != self._line:
+            self._line = line
+            depth = ""
+            if glance.waiting is not None:
+                cap = f", at most {glance.cap} at once" if glance.cap else ""
+                depth = f" ({glance.waiting} waiting{cap}, alarm {glance.alarm})"
+            self._print(f"{line}{depth}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(f"{self._elapsed():5.1f} s  {text}", markup=False, highlight=False)
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw the display as it is now; rich calls this four times a second."""
+        yield Text(f"{self._title}  {self._elapsed():.0f} s", style="bold")
+        glance = self._glance
+        if glance is None:
+            return
+        rows = Table.grid(padding=(0, 2))
+        rows.add_column(style="dim", no_wrap=True)
+        rows.add_column()
+        rows.add_row("now", glance.now)
+        if glance.waiting is not None:
+            depth = f"{sparkline(list(self._depths))}  {glance.waiting} waiting"
+            rows.add_row("queue", f"{depth}, {glance.in_flight} in flight")
+            rows.add_row("worker", f"at most {glance.cap} at once" if glance.cap else "no cap")
+            rows.add_row("alarm", Text(glance.alarm, style=_COLOURS.get(glance.alarm, "yellow")))
+        if glance.state:
+            rows.add_row("state", Text(glance.state, style="bold"))
+        if glance.doing:
+            rows.add_row("it says", Text(glance.doing))
+        yield rows
