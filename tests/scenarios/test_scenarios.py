@@ -1,0 +1,20 @@
+"""Every story under tests/scenarios/<runbook>/, on the embedded AWS with the real template."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios import story
+from tests.scenarios.play import Play
+from tests.scenarios.world import Worlds
+
+
+@pytest.mark.parametrize("path", story.STORIES, ids=lambda path: path.stem)
+def test_story(path: Path, worlds: Worlds) -> None:
+    told = story.read(path)
+    world = worlds.get(told.given["settings"])
+    try:
+        Play(told, world).play()
+    except BaseException:
+        worlds.throw_away(told.given["settings"])
+        raise
