@@ -812,7 +812,8 @@ class IncidentStore:
                 self._transact([*writes, *extras])
             except ClientError as error:
                 failed = _failed(error)
-                if entry_at in failed and max(failed) < extra_at:
+                lock_lost = bool(guard) and 0 in failed
+                if entry_at in failed and max(failed) < extra_at and not lock_lost:
                     return
                 _judge(error, fence if guard else None, incident, extra_at)
             else:
