@@ -334,8 +334,8 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
         return (
             "still_ramping",
             (
-                f"{facts.function} is still scaling up, {facts.concurrency[0]:.0f} to {running:.0f} "
-                f"so far."
+                f"{facts.function} is still scaling up, {facts.concurrency[0]:.0f} to "
+                f"{running:.0f} so far."
             ),
         )
     if facts.arrival_rate > facts.drain_rate:
@@ -629,7 +629,11 @@ def assess_calm(
             f"{facts.queue} is drained and stays calm: {facts.visible} waiting, "
             f"{planned['backlog']} at the start.",
         )
-    if bad >= rules["patience_periods"]:
+    # A queue that goes up and down resets both counts, so the looks are counted too.
+    if (
+        bad >= rules["patience_periods"]
+        or number >= rules["calm_periods"] * rules["patience_periods"]
+    ):
         return _with(
             look,
             "recurred",
