@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from oncall.record import Change, Incident
 
 GOOD = frozenset({"resolved", "observed"})
-NO_ANSWER = frozenset({"States.Timeout", "States.HeartbeatTimeout"})
 _OUTCOMES: Mapping[str, str] = {
     "Rejected": "rejected",
     "GuardRefused": "refused",
@@ -125,7 +124,7 @@ def told(change: Change) -> str:
 
 
 def _why(ending: Ending) -> str:
-    if ending.error in NO_ANSWER or ending.error == "NoAnswer":
+    if ending.error == "NoAnswer":
         return "Nobody answered in time, so I changed nothing."
     if not ending.because:
         return f"The run stopped: {ending.error}." if ending.error else ""
