@@ -1,0 +1,14 @@
+import pytest
+from pytest_socket import disable_socket, enable_socket
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """No unit test may reach for the network, not even for this machine's."""
+    if item.path.parent.name == "unit":
+        disable_socket(allow_unix_socket=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    enable_socket()
