@@ -42,6 +42,7 @@ _STEADY_PER_SECOND = 15
 _CALM_SECONDS = 6
 """Steady load before the trouble: metrics need a "before"."""
 _SPIKE = 400
+_CLEAR_SECONDS = 30
 _ABORT_SECONDS = 15
 _AWS_HOSTS = ("amazonaws.com", "amazonaws.com.cn", "api.aws")
 
@@ -128,10 +129,14 @@ class Played:
         return next((entry.at for entry in entries if entry.kind == kind), "")
 
 
-def _throw_kill_switch(ground: Playground) -> None:
+def _set_kill_switch(ground: Playground, value: str) -> None:
     account(ground).client("ssm").put_parameter(
-        Name=ground.outputs["KillSwitch"], Value="stopped for the demo", Overwrite=True
+        Name=ground.outputs["KillSwitch"], Value=value, Overwrite=True
     )
+
+
+def _throw_kill_switch(ground: Playground) -> None:
+    _set_kill_switch(ground, "stopped by the story")
 
 
 STORIES: Mapping[str, Story] = {
@@ -224,6 +229,7 @@ def play(
     aborted, which puts back what it has changed.
     """
     watch = _Watch(ground, story)
+    watch.clear(show)
     story.prepare(ground)
     settings = watch.settings()
     stop = threading.Event()
@@ -243,6 +249,7 @@ def play(
             raise
         finally:
             stop.set()
+            _set_kill_switch(ground, "run")
         steady.result()
     incident = watch.incident()
     if overdue:
@@ -307,6 +314,17 @@ class _Watch:
             doing=incident.doing if incident else "",
         )
 
+    def clear(self, show: Callable[[Glance], None]) -> None:
+        """On an emulator that runs on: empty the queue, so that an earlier story's alarm ends."""
+        if (glance := self.look()).alarm != "ALARM":
+            return
+        self._sqs.purge_queue(QueueUrl=self._ground.pilot.queue_url)
+        until = time.monotonic() + _CLEAR_SECONDS
+        while glance.alarm == "ALARM" and time.monotonic() < until:
+            show(replace(glance, now="Clearing what an earlier story has left in the queue"))
+            time.sleep(_LOOK_SECONDS)
+            glance = self.look()
+
     def calm(self, show: Callable[[Glance], None], until: float) -> None:
         """Show the calm before the trouble."""
         while time.monotonic() < until:
@@ -319,9 +337,8 @@ class _Watch:
         while True:
             glance = self.look()
             show(glance)
-            incident = self._found()
-            closed = incident is not None and incident.status != "open"
-            if incident and closed and self._told(incident):
+            incident = self.incident()
+            if incident and incident.status != "open" and self._told(incident):
                 return ""
             if time.monotonic() > until:
                 return _overdue(glance, incident)
@@ -378,7 +395,7 @@ class _Watch:
         return tuple(said)
 
     def abort(self) -> None:
-        """Stop a run that still goes and wait, not for long, until it has put everything back."""
+        """Stop a run that still goes; wait, not for long, until it has put everything back."""
         incident = self._found()
         if incident is None or incident.status != "open":
             return

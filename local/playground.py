@@ -119,24 +119,30 @@ class Playground:
         )
 
     def _channels(self) -> dict[str, str]:
-        secrets = self._account.client("secretsmanager")
         channels: dict[str, str] = {}
         if self.with_slack:
             tokens = {
                 "bot_token": self.slack.bot_token,
                 "signing_secret": self.slack.signing_secret,
             }
-            slack = secrets.create_secret(Name="slack", SecretString=json.dumps(tokens))
             channels |= {
-                "SlackSecretArn": slack["ARN"],
+                "SlackSecretArn": self._secret("slack", tokens),
                 "SlackChannel": CHANNEL,
                 "SlackApiUrl": self.slack.base_url,
             }
         if self.with_pagerduty:
             key = {"routing_key": self.pagerduty.routing_key}
-            pagerduty = secrets.create_secret(Name="pagerduty", SecretString=json.dumps(key))
             channels |= {
-                "PagerDutySecretArn": pagerduty["ARN"],
+                "PagerDutySecretArn": self._secret("pagerduty", key),
                 "PagerDutyEventsUrl": self.pagerduty.base_url,
             }
         return channels
+
+    def _secret(self, name: str, value: Mapping[str, str]) -> str:
+        """Store a secret, over an earlier one on an emulator that runs on; return its ARN."""
+        secrets = self._account.client("secretsmanager")
+        text = json.dumps(value)
+        try:
+            return secrets.create_secret(Name=name, SecretString=text)["ARN"]
+        except secrets.exceptions.ResourceExistsException:
+            return secrets.put_secret_value(SecretId=name, SecretString=text)["ARN"]
