@@ -60,7 +60,7 @@ class TableInMemory:
         self.death = death or Death()
         client = SimpleNamespace(
             transact_write_items=self.transact_write_items,
-            exceptions=SimpleNamespace(ConditionalCheckFailedErrorException=CheckFailedError),
+            exceptions=SimpleNamespace(ConditionalCheckFailedException=CheckFailedError),
         )
         self.meta = SimpleNamespace(client=client)
 
@@ -99,7 +99,7 @@ class TableInMemory:
         keys = [_key(*next(iter(write.items()))) for write in writes]
         assert len(keys) == len(set(keys)), "DynamoDB refuses two writes to one item"
         codes = [
-            "None" if self._holds(write) else "ConditionalCheckFailedError" for write in writes
+            "None" if self._holds(write) else "ConditionalCheckFailed" for write in writes
         ]
         if set(codes) != {"None"}:
             answer = {
@@ -113,7 +113,7 @@ class TableInMemory:
 
     def _alone(self, write: Item) -> Item:
         if not self._holds(write):
-            error = {"Error": {"Code": "ConditionalCheckFailedErrorException", "Message": ""}}
+            error = {"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}
             raise CheckFailedError(error, "PutItem")  # type: ignore[arg-type]  # as answered
         self._apply(write)
         return {}
