@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 
-from cli.outcomes import BAD_INPUT, CTRL_C
+from cli import incidents
+from cli.connection import Deployed, on_stack
+from cli.outcomes import BAD_INPUT, CTRL_C, FAILED
+from oncall import contract as contracts
 from oncall.errors import BadInput, NotFound
 
 
@@ -20,6 +31,13 @@ class Commands(click.Group):
         except (BadInput, NotFound) as error:
             click.echo(f"runbook: {error}", err=True)
             sys.exit(BAD_INPUT)
+        except (NoCredentialsError, NoRegionError, ProfileNotFound) as error:
+            example = "Give for example --profile prod --region eu-west-1."
+            click.echo(f"runbook: {str(error).removesuffix('.')}. {example}", err=True)
+            sys.exit(BAD_INPUT)
+        except (ClientError, BotoCoreError) as error:
+            click.echo(f"runbook: {error}", err=True)
+            sys.exit(FAILED)
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
             sys.exit(CTRL_C)
@@ -48,3 +66,74 @@ def play(story: str, headless: bool, output: str, endpoint_url: str | None) -> N
 
     code = play_story(story, output=output, endpoint_url=endpoint_of(endpoint_url))
     sys.exit(code)
+
+
+@main.command("list")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@on_stack
+def list_incidents(deployed: Deployed, limit: int, output: str) -> None:
+    """List incidents, the latest first."""
+    incidents.show_list(deployed.incidents()[:limit], output)
+
+
+@main.command()
+@click.argument("incident")
+@on_stack
+def watch(deployed: Deployed, incident: str, output: str) -> None:
+    """Follow INCIDENT until it closes. Ctrl-C ends the watching, never the run."""
+    sys.exit(incidents.follow(deployed, incident, output))
+
+
+@main.command()
+@click.argument("runbook")
+@click.argument("inputs", nargs=-1, metavar="KEY=VALUE...")
+@click.option("--mode", type=click.Choice(contracts.MODES), help="The runbook's own otherwise.")
+@click.option("--reason", default="", help="Why, for the incident's record.")
+@click.option("--no-wait", is_flag=True, help="Do not follow the run.")
+@on_stack
+def run(  # noqa: PLR0917 -- click passes them by name
+    deployed: Deployed,
+    runbook: str,
+    inputs: tuple[str, ...],
+    mode: str | None,
+    reason: str,
+    no_wait: bool,  # noqa: FBT001 -- click passes flags so
+    output: str,
+) -> None:
+    """Start RUNBOOK by hand and follow it: runbook run queue-saturation queue=orders."""
+    given = incidents.read_input(runbook, inputs, mode, reason)
+    execution = incidents.start(deployed, runbook, given)
+    if no_wait:
+        started = {"incident": execution.rsplit(":", 1)[-1], "execution": execution}
+        click.echo(json.dumps(started) if output == "json" else started["incident"])
+        return
+    opened = incidents.wait_until_opened(deployed, execution)
+    click.echo(f"Incident {opened.id}; Ctrl-C stops watching, not the run.", err=True)
+    sys.exit(incidents.follow(deployed, opened.id, output))
+
+
+@main.command()
+@click.argument("incident")
+@on_stack
+def report(deployed: Deployed, incident: str, output: str) -> None:
+    """Print the report of INCIDENT as Markdown, or its whole record as JSON."""
+    click.echo(incidents.report(deployed, incident, output), nl=False)
+
+
+def _decision(name: str, kind: str, text: str) -> None:
+    @main.command(name, help=text)
+    @click.argument("incident")
+    @click.option("--by", help="Your IAM ARN; as AWS knows you unless it is given.")
+    @click.option("--reason", default="", help="Why, for the incident's record.")
+    @on_stack
+    def decide(deployed: Deployed, incident: str, by: str | None, reason: str, output: str) -> None:
+        decision = {"incident": incident, "decision": kind, "by": by or deployed.caller()}
+        if reason:
+            decision["reason"] = reason
+        sys.exit(incidents.decide(deployed, decision, output))
+
+
+_decision("approve", "approve", "Approve the plan that INCIDENT asks about.")
+_decision("reject", "reject", "Reject the plan that INCIDENT asks about.")
+_decision("abort", "abort", "Stop the run of INCIDENT and put back what it has changed.")
+_decision("takeover", "take_over", "Take INCIDENT over: the run ends, its changes stay.")

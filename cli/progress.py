@@ -82,7 +82,8 @@ class Progress:
             self._print(f"{line}{depth}")
 
     def _print(self, text: str) -> None:
-        self._console.print(f"{self._elapsed():5.1f} s  {text}", markup=False, highlight=False)
+        line = f"{self._elapsed():5.1f} s  {text}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
