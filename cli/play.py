@@ -63,11 +63,9 @@ def told(played: Played) -> str:
 
 
 def _pagerduty(played: Played) -> str:
-    woken = played.pagerduty.pages
-    lines = [
-        "PagerDuty: "
-        + (f"on-call was woken {len(woken)} time(s)." if woken else "nobody was woken.")
-    ]
+    woken = len(played.pagerduty.pages)
+    times = "once" if woken == 1 else f"{woken} times"
+    lines = ["PagerDuty: " + (f"on-call was woken {times}." if woken else "nobody was woken.")]
     lines += [f"   {one['kind']:<12} {one['summary']}" for one in pagerduty_told(played.pagerduty)]
     return "\n".join(lines)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from rich.live import Live
@@ -65,7 +64,7 @@ class Progress:
         """Show what happens now, where there is nothing else to see yet."""
         from local.play import Glance  # noqa: PLC0415 -- brings the emulator, which only play needs
 
-        self.show(replace(self._glance, now=now) if self._glance else Glance(now=now))
+        self.show(Glance(now=now))
 
     def show(self, glance: Glance) -> None:
         """Show a glance; plain lines only when another state is entered or a step begins."""

@@ -1,0 +1,202 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from cli.incidents import duration, read_input, row
+from cli.outcomes import exit_code
+from cli.play import code_of, play_story, told
+from local.pagerduty import FakePagerDuty
+from local.play import STORIES, Played, running_aws
+from local.slack import FakeSlack
+from oncall.errors import BadInput
+from oncall.record import Change, Entry, Incident
+from oncall.times import iso, parse, utc_now
+
+START = "2026-11-23T03:00:00.000Z"
+
+
+def at(seconds: float) -> str:
+    return iso(parse(START) + timedelta(seconds=seconds))
+
+
+def an_incident(**fields: Any) -> Incident:
+    values = {
+        "id": "one",
+        "runbook": "queue-saturation",
+        "title": "Drain a saturated queue",
+        "target": "arn:aws:sqs:eu-west-1:123456789012:orders",
+        "target_name": "orders",
+        "mode": "auto",
+        "trigger": {"kind": "alarm", "alarm": {"changed_at": at(3)}},
+        "execution": "arn:aws:states:eu-west-1:123456789012:execution:m:one",
+        "fence": 1,
+        "status": "closed",
+        "outcome": "resolved",
+        "started_at": at(4),
+        "closed_at": at(30),
+        "entries": (
+            Entry("opened", "opened", "Alarm fired.", at(4)),
+            Entry("change", "changed", "Set it from 2 to 4.", at(7)),
+            Entry("relief-1", "verified", "50 % drained.", at(12)),
+            Entry("relief-2", "verified", "drained.", at(20)),
+            Entry("back", "put_back", "Put it back.", at(21)),
+            Entry("calm-1", "verified", "calm.", at(28)),
+            Entry("closed", "closed", "Resolved.", at(30)),
+        ),
+        "changes": (
+            Change(
+                "mapping-concurrency", "arn:m", "the cap", 2, 4, "", "aws …", at(99), "put_back"
+            ),
+        ),
+    }
+    return Incident(**{**values, **fields})
+
+
+def played(incident: Incident | None, **fields: Any) -> Played:
+    values = {
+        "story": STORIES["queue-saturation"],
+        "incident": incident,
+        "slack": FakeSlack(),
+        "pagerduty": FakePagerDuty(),
+        "trouble_at": parse(START),
+        "now": {("mapping-concurrency", "arn:m"): 2},
+    }
+    return Played(**{**values, **fields})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        ("resolved", 0),
+        ("observed", 0),
+        ("failed", 1),
+        ("ineffective", 1),
+        ("refused", 1),
+        ("something new", 1),
+        ("rejected", 3),
+        ("timed_out", 3),
+        ("handed_over", 4),
+        ("aborted", 5),
+    ],
+)
+def test_each_outcome_has_its_exit_code(outcome: str, code: int) -> None:
+    assert exit_code(outcome) == code
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left", "code"),
+    [
+        ("resolved", (), 0),
+        ("resolved", ("a lock is held: TARGET#orders",), 1),
+        ("observed", (), 1),
+        ("refused", (), 1),
+        ("handed_over", (), 4),
+        ("aborted", ("a setting is leased: x",), 5),
+    ],
+)
+def test_a_play_succeeds_only_resolved_with_nothing_left(
+    outcome: str, left: tuple[str, ...], code: int
+) -> None:
+    assert code_of(played(an_incident(outcome=outcome), left=left)) == code
+
+
+def test_a_play_that_is_overdue_fails_even_if_the_incident_is_resolved() -> None:
+    assert code_of(played(an_incident(), overdue="Nobody was told.")) == 3
+    assert code_of(played(None)) == 3
+
+
+def test_the_last_line_gives_the_times() -> None:
+    assert told(played(an_incident())).splitlines()[-1] == (
+        "Resolved: alarm after 3 s, first change after 7 s, drained after 20 s, closed after 30 s; "
+        "nothing is left changed, locked or leased."
+    )
+
+
+def test_the_last_line_gives_no_times_for_what_never_happened() -> None:
+    refused = an_incident(outcome="refused", entries=(), changes=(), closed_at=at(4))
+
+    assert told(played(refused, left=("x",))).splitlines()[-1] == (
+        "Refused: alarm after 3 s, closed after 4 s; something is left behind."
+    )
+
+
+def test_a_change_is_told_with_its_live_value() -> None:
+    now = {("mapping-concurrency", "arn:m"): 3}
+
+    assert "   the cap: 2 → 4 → 3" in told(played(an_incident(), now=now)).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(8.4, "8 s"), (185, "3 min 5 s"), (3725, "1 h 2 min")]
+)
+def test_durations_read_well(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_an_open_incident_is_listed_by_its_phase_and_goes_on() -> None:
+    started = iso(utc_now() - timedelta(seconds=90))
+    shown = row(
+        an_incident(status="open", phase="waiting", outcome="", started_at=started, closed_at="")
+    )
+
+    assert (shown["state"], shown["open"]) == ("waiting", True)
+    assert 90 <= shown["took"] < 95
+
+
+@pytest.mark.parametrize(
+    ("pairs", "sentence"),
+    [
+        (["queue"], "input: 'queue' is not key=value. Give for example queue=orders."),
+        ([], "queue: it is missing. Give queue=orders."),
+        (["que=orders"], "queue: it is missing; you gave que. Give queue=orders."),
+    ],
+)
+def test_bad_input_is_one_sentence_with_words_that_work(pairs: list[str], sentence: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_input("queue-saturation", pairs, None, "")
+
+    assert str(caught.value) == sentence
+
+
+def test_input_carries_mode_and_reason() -> None:
+    given = read_input("queue-saturation", ["queue=orders"], "observe", "a drill")
+
+    assert given == {"queue": "orders", "mode": "observe", "reason": "a drill"}
+
+
+def test_an_unknown_story_names_those_there_are() -> None:
+    with pytest.raises(BadInput, match="queue-saturation, kill-switch"):
+        play_story("nope", output="text", endpoint_url=None)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://sqs.eu-west-1.amazonaws.com",
+        "https://amazonaws.com.cn/",
+        "https://sqs.eu-west-1.api.aws",
+        "nonsense",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_a_story_is_never_played_on_aws_itself(address: str) -> None:
+    with pytest.raises(BadInput, match="--endpoint-url"), running_aws(address):
+        pytest.fail("it must not be entered")
+
+
+def test_pagerduty_is_told_with_who_was_woken() -> None:
+    pagerduty = FakePagerDuty()
+    event = {
+        "event_action": "trigger",
+        "routing_key": pagerduty.routing_key,
+        "dedup_key": "k",
+        "payload": {"summary": "orders needs you", "severity": "error", "source": "orders"},
+    }
+    pagerduty._apply(event)
+
+    text = told(played(an_incident(), pagerduty=pagerduty))
+
+    assert "PagerDuty: on-call was woken once." in text
+    assert "orders needs you" in text
+    assert "nobody was woken" in told(played(an_incident()))
