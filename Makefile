@@ -2,7 +2,7 @@
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3.13
 UV := .tools/bin/uv
-RUN := $(UV) run --frozen --no-sync
+REQUIREMENTS := functions/requirements.txt
 SAM := tools/sam-cli/.venv/bin/sam
 
 export SAM_CLI_TELEMETRY := 0
@@ -36,7 +36,7 @@ build: $(SAM) requirements ## build the functions as they ship (.aws-sam/build)
 
 requirements: $(UV) ## write functions/requirements.txt from uv.lock
 	$(UV) export -q --frozen --no-default-groups --no-hashes --no-header --no-annotate \
-		--no-emit-project > functions/requirements.txt
+		--no-emit-project > $(REQUIREMENTS)
 
 test: setup lint unit contract integration scenarios ## everything that CI runs
 
