@@ -1,0 +1,388 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli import incidents
+from cli.app import main
+from cli.connection import Deployed
+from local.aws import AwsAccount, EmbeddedAws
+from local.aws.cloudwatch import CloudWatch, Settings
+from local.playground import FAST, IAM_APPROVER, ROOT
+from oncall.record import Ask, Entry, Incident, Run
+
+ACCOUNT = "555555555555"
+TARGET = f"arn:aws:sqs:us-east-1:{ACCOUNT}:orders"
+
+
+@pytest.fixture(scope="module")
+def embedded_aws() -> Iterator[EmbeddedAws]:
+    with EmbeddedAws(extensions=(CloudWatch(Settings(1)),)) as aws:
+        yield aws
+
+
+@pytest.fixture(scope="module")
+def stacked(embedded_aws: EmbeddedAws) -> AwsAccount:
+    account = embedded_aws.for_account(ACCOUNT)
+    account.deploy("runbooks", ROOT / "template.yaml", FAST)
+    account.client("sqs").create_queue(QueueName="orders", tags={"runbook-automation": "enabled"})
+    return account
+
+
+@pytest.fixture
+def deployed(stacked: AwsAccount, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", stacked.account)
+    return Deployed("runbooks")
+
+
+@pytest.fixture
+def opened(deployed: Deployed, request: pytest.FixtureRequest) -> Incident:
+    """An incident that is open, of the test's own on a target of its own."""
+    name = request.node.name.replace("[", "-").replace("]", "")
+    machine = deployed.machine("queue-saturation").replace("stateMachine", "execution")
+    incident = Incident(
+        id=name,
+        runbook="queue-saturation",
+        title="Drain a saturated queue",
+        target=f"{TARGET}-{name}",
+        target_name="orders",
+        mode="auto",
+        trigger={"kind": "alarm", "by": "", "reason": "", "alarm": {"name": "orders-backlog"}},
+        execution=f"{machine}:{name}",
+        fence=0,
+        happened="orders: 400 waiting.",
+        doing="Watching.",
+        need="Nothing.",
+    )
+    entry = Entry("opened", "opened", "Alarm orders-backlog fired.")
+    return deployed.store.open(incident, entry, timedelta(hours=1))
+
+
+@pytest.fixture
+def waiting(
+    stacked: AwsAccount, eventually: Callable[..., Any], request: pytest.FixtureRequest
+) -> tuple[str, str]:
+    """An execution that waits for an answer, and its task token."""
+    sqs, sfn = stacked.client("sqs"), stacked.client("stepfunctions")
+    name = request.node.callspec.params["command"]
+    queue = sqs.create_queue(QueueName=f"tokens-{name}")["QueueUrl"]
+    role = stacked.client("iam").create_role(
+        RoleName=f"waiting-{name}", AssumeRolePolicyDocument='{"Statement": []}'
+    )
+    ask = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::sqs:sendMessage.waitForTaskToken",
+        "Parameters": {"QueueUrl": queue, "MessageBody.$": "$$.Task.Token"},
+        "End": True,
+    }
+    machine = sfn.create_state_machine(
+        name=f"waiting-{name}",
+        definition=json.dumps({"StartAt": "Ask", "States": {"Ask": ask}}),
+        roleArn=role["Role"]["Arn"],
+    )
+    run = sfn.start_execution(stateMachineArn=machine["stateMachineArn"])
+    (message,) = eventually(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"))
+    return run["executionArn"], message["Body"]
+
+
+def runbook(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+def run_of(incident: Incident) -> Run:
+    return Run(incident.id, incident.runbook, incident.target, incident.mode, incident.fence)
+
+
+def close(deployed: Deployed, incident: Incident, outcome: str) -> None:
+    entry = Entry("closed", "closed", f"It is {outcome}.")
+    deployed.store.close(run_of(incident), outcome, f"orders: {outcome}.", entry)
+
+
+def play(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run(  # noqa: S603 -- our own command
+        [ROOT / "runbook", "play", *words, "--headless", "--output", "json"],
+        capture_output=True,
+        check=False,
+        env=ours | environment,
+        text=True,
+        timeout=180,
+    )
+
+
+def test_play_saturates_a_queue_and_ends_resolved_with_nothing_left() -> None:
+    ended = play("queue-saturation")
+
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert list(told) == [
+        "incident",
+        "runbook",
+        "target",
+        "mode",
+        "outcome",
+        "timeline",
+        "changes",
+        "slack",
+        "pagerduty",
+    ]
+    assert told["outcome"] == "resolved"
+    assert told["target"].endswith(":orders")
+    kinds = [entry["kind"] for entry in told["timeline"]]
+    assert kinds[0] == "opened"
+    assert kinds[-1] == "closed"
+    assert kinds.index("planned") < kinds.index("changed") < kinds.index("put_back")
+    (change,) = told["changes"]
+    assert change["before"] == change["now"] == 2
+    assert change["after"] > 2
+    assert change["state"] == "put_back"
+    assert "MaximumConcurrency=2" in change["undo"]
+    header, *replies = told["slack"]
+    assert header["text"].startswith("🟢")
+    assert header["edited"] > told["timeline"][-1]["at"]
+    assert {reply["thread_ts"] for reply in replies} == {header["ts"]}
+    assert any(told["timeline"][-1]["text"] in reply["text"] for reply in replies)
+    assert [(event["kind"], event["woke"]) for event in told["pagerduty"]] == [("change", False)]
+    for state in ("Inspect queue", "Plan relief", "Close incident"):
+        assert state in ended.stderr
+
+
+def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_and_wakes(
+    embedded_aws: EmbeddedAws,
+) -> None:
+    account = embedded_aws.for_account("666666666666")
+    address = {"AWS_ACCESS_KEY_ID": account.account, "AWS_REGION": account.region}
+
+    ended = play("kill-switch", "--endpoint-url", account.endpoint_url, **address)
+
+    assert ended.returncode == 1, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["outcome"] == "refused"
+    assert told["changes"] == []
+    assert "kill-switch/all" in told["slack"][0]["text"]
+    assert [event["kind"] for event in told["pagerduty"] if event["woke"]] == ["trigger"]
+    switch = account.client("ssm").get_parameter(Name="/runbooks/kill-switch/all")
+    assert switch["Parameter"]["Value"] == "run"
+
+
+def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> None:
+    close(deployed, opened, "handed_over")
+    later = replace(opened, id="later", target=f"{TARGET}-later")
+    deployed.store.open(later, Entry("opened", "opened", "x"), timedelta(hours=1))
+
+    table = runbook("list")
+    rows = json.loads(runbook("list", "--output", "json").stdout)
+
+    assert table.exit_code == 0
+    lines = [line.split() for line in table.stdout.splitlines()]
+    assert lines[1][:4] == ["later", "queue-saturation", "orders", "investigating"]
+    assert lines[2][:5] == [opened.id, "queue-saturation", "orders", "handed", "over"]
+    assert [one["incident"] for one in rows[:2]] == ["later", opened.id]
+    assert [one["open"] for one in rows[:2]] == [True, False]
+    assert len(json.loads(runbook("list", "--output", "json", "--limit", "1").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [("resolved", 0), ("ineffective", 1), ("rejected", 3), ("handed_over", 4), ("aborted", 5)],
+)
+def test_watch_follows_until_the_incident_closes(
+    deployed: Deployed,
+    opened: Incident,
+    outcome: str,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(incidents, "_LOOK_SECONDS", 0.05)
+    closing = threading.Timer(0.3, close, (deployed, opened, outcome))
+    closing.start()
+
+    ended = runbook("watch", opened.id)
+
+    closing.join()
+    assert ended.exit_code == code
+    lines = ended.stdout.splitlines()
+    assert [line[10:19].strip() for line in lines[:2]] == ["opened", "closed"]
+    assert lines[-1].endswith(f"orders: {outcome}.")
+
+
+def test_watch_prints_one_document_for_machines(deployed: Deployed, opened: Incident) -> None:
+    close(deployed, opened, "resolved")
+
+    ended = runbook("watch", opened.id, "--output", "json")
+
+    assert json.loads(ended.stdout)["outcome"] == "resolved"
+    assert "Alarm orders-backlog fired." in ended.stderr
+
+
+def test_ctrl_c_stops_the_watching_and_not_the_run(deployed: Deployed, opened: Incident) -> None:
+    with subprocess.Popen(  # noqa: S603 -- our own command
+        [ROOT / "runbook", "watch", opened.id],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watching:
+        assert watching.stdout is not None
+        assert "Alarm orders-backlog fired." in watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=20)
+
+    assert watching.returncode == 130
+    assert f"the run goes on. Watch it again: runbook watch {opened.id}" in said
+    after = deployed.store.load(opened.id)
+    assert (after.status, after.stop) == ("open", {})
+
+
+@pytest.mark.parametrize(("command", "kind"), [("abort", "abort"), ("takeover", "take_over")])
+def test_a_run_is_stopped_by_an_approver(
+    deployed: Deployed, opened: Incident, command: str, kind: str
+) -> None:
+    ended = runbook(command, opened.id, "--by", IAM_APPROVER, "--reason", "a deployment runs")
+
+    assert ended.exit_code == 0, ended.stderr
+    stop = deployed.store.load(opened.id).stop
+    assert stop["kind"] == kind
+    assert stop["reason"] == "a deployment runs"
+
+
+@pytest.mark.parametrize("command", ["approve", "reject"])
+def test_a_question_is_answered_and_the_waiting_run_is_told(
+    deployed: Deployed,
+    opened: Incident,
+    waiting: tuple[str, str],
+    command: str,
+    eventually: Callable[..., Any],
+) -> None:
+    state, status = {"approve": ("approved", "SUCCEEDED"), "reject": ("rejected", "FAILED")}[
+        command
+    ]
+    execution, token = waiting
+    ask = Ask("ask-1", "hash", token, "2099-01-01T00:00:00.000Z", people=1, level=1)
+    deployed.store.put_ask(run_of(opened), ask, Entry("ask-1", "asked", "May I?"))
+
+    ended = runbook(command, opened.id, "--by", IAM_APPROVER)
+
+    assert ended.exit_code == 0, ended.stderr
+    answered = deployed.store.ask(opened.id, "ask-1")
+    assert answered is not None
+    assert answered.state == state
+    sfn = deployed.session.client("stepfunctions")
+
+    def told() -> bool:
+        return sfn.describe_execution(executionArn=execution)["status"] == status
+
+    eventually(told)
+
+
+def test_somebody_who_may_not_decide_is_told_so(deployed: Deployed, opened: Incident) -> None:
+    ended = runbook("abort", opened.id, "--by", "arn:aws:iam::123456789012:user/mallory")
+
+    assert ended.exit_code == 1
+    assert "mallory" in ended.stderr
+    assert deployed.store.load(opened.id).stop == {}
+
+
+def test_run_follows_the_machine_to_its_end(deployed: Deployed) -> None:
+    ended = runbook(
+        "run", "queue-saturation", "queue=orders", "--mode", "observe", "--reason", "a drill"
+    )
+
+    assert ended.exit_code == 0, ended.stderr
+    (mine,) = [one for one in deployed.incidents() if one.trigger["reason"] == "a drill"]
+    assert mine.outcome == "observed"
+    assert mine.trigger["by"] == deployed.caller()
+    assert ended.stdout.splitlines()[-1].startswith("Observed: orders")
+
+
+def test_run_without_waiting_names_the_incident(
+    deployed: Deployed, eventually: Callable[..., Any]
+) -> None:
+    ended = runbook(
+        "run", "queue-saturation", "queue=orders", "--mode=observe", "--no-wait", "--output=json"
+    )
+
+    started = json.loads(ended.stdout)
+    assert started["execution"].endswith(started["incident"])
+    found = eventually(lambda: deployed.store.find(started["incident"]))
+    assert found.target_name == "orders"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_report_of_an_open_incident_is_made_from_its_record(opened: Incident) -> None:
+    ended = runbook("report", opened.id)
+
+    assert ended.stdout.startswith("# ")
+    assert "Alarm orders-backlog fired." in ended.stdout
+    assert json.loads(runbook("report", opened.id, "--output", "json").stdout)["id"] == opened.id
+
+
+def test_report_of_a_closed_incident_is_the_one_that_was_written(
+    deployed: Deployed, opened: Incident, stacked: AwsAccount, eventually: Callable[..., Any]
+) -> None:
+    close(deployed, opened, "resolved")
+    bucket = deployed.outputs["ReportBucket"]
+    s3 = stacked.client("s3")
+    key = f"incidents/{opened.started_at[:4]}/{opened.started_at[5:7]}/{opened.id}/report.md"
+    eventually(lambda: "Contents" in s3.list_objects_v2(Bucket=bucket, Prefix=key))
+    time.sleep(0.2)
+    s3.put_object(Bucket=bucket, Key=key, Body=b"# As it was written")
+
+    assert runbook("report", opened.id).stdout == "# As it was written"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["watch", "nope"], "There is no incident 'nope'"),
+        (["report", "nope"], "There is no incident 'nope'"),
+        (["abort", "nope", "--by", IAM_APPROVER], "There is no incident 'nope'"),
+        (["list", "--stack", "nope"], "--stack: there is no stack 'nope' in us-east-1."),
+        (["run", "nope", "queue=orders"], "there is no runbook 'nope'"),
+        (["run", "queue-saturation"], "queue: it is missing. Give queue=orders."),
+        (["run", "queue-saturation", "queue=nope"], "queue: there is no queue 'nope'"),
+        (["list", "--profile", "nope"], "Give for example --profile prod"),
+    ],
+)
+@pytest.mark.usefixtures("deployed")
+def test_bad_input_is_a_sentence_and_exit_code_2(words: list[str], said: str) -> None:
+    ended = runbook(*words)
+
+    assert ended.exit_code == 2
+    assert said in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.usefixtures("stacked")
+def test_an_emulator_needs_no_credentials(
+    embedded_aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name)
+    address = ("--endpoint-url", embedded_aws.endpoint_url)
+
+    ended = runbook("list", *address)
+
+    # Account 123456789012, which has no stack: it was reached, and asked in the default region.
+    assert "there is no stack 'runbooks' in us-east-1" in ended.stderr
+
+
+def test_the_module_runs_like_the_launcher() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cli", "--help"],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        text=True,
+    )
+
+    assert "Exit codes: 0 verified" in ended.stdout
