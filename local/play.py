@@ -6,6 +6,7 @@ templates do. It ends when the incident is closed and every channel has been tol
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
@@ -245,7 +246,7 @@ def play(
             load.spike(_SPIKE)
             overdue = watch.until_told(show, until=time.monotonic() + patience)
         except BaseException:
-            watch.abort()
+            watch.abort(show)
             raise
         finally:
             stop.set()
@@ -253,7 +254,7 @@ def play(
         steady.result()
     incident = watch.incident()
     if overdue:
-        watch.abort()
+        watch.abort(show)
     return Played(
         story=story,
         incident=incident,
@@ -394,19 +395,26 @@ class _Watch:
         ]
         return tuple(said)
 
-    def abort(self) -> None:
-        """Stop a run that still goes; wait, not for long, until it has put everything back."""
+    def abort(self, show: Callable[[Glance], None]) -> None:
+        """Stop a run that still goes and wait, not for long, until all is put back.
+
+        Only on an emulator that runs on: the embedded one takes the run with it.
+        """
         incident = self._found()
-        if incident is None or incident.status != "open":
+        aws = account(self._ground)
+        if not isinstance(aws, RunningAws) or incident is None or incident.status != "open":
             return
-        payload = (
-            f'{{"incident": "{incident.id}", "decision": "abort", "by": "{IAM_APPROVER}", '
-            f'"reason": "the play was stopped"}}'
-        )
+        decision = {
+            "incident": incident.id,
+            "decision": "abort",
+            "by": IAM_APPROVER,
+            "reason": "the play was stopped",
+        }
         function = self._ground.outputs["DecisionFunction"]
-        self._lambda.invoke(FunctionName=function, Payload=payload.encode())
+        self._lambda.invoke(FunctionName=function, Payload=json.dumps(decision).encode())
         until = time.monotonic() + _ABORT_SECONDS
         while time.monotonic() < until:
+            show(Glance("Aborting the run, so that it puts back what it has changed"))
             found = self._found()
             if found is None or found.status != "open":
                 return
