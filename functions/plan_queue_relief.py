@@ -42,7 +42,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
             else plan.sentence,
             data={"cause": diagnosis.cause, "evidence": list(diagnosis.evidence)},
         ),
-        happened=f"{facts.queue}: {diagnosis.evidence[0]}. {diagnosis.sentence}",
+        happened=f"{facts.queue} had {diagnosis.evidence[0]} when I looked. {diagnosis.sentence}",
         doing=f"{would}{plan.sentence}",
         diagnosis=diagnosis.cause,
         plan=document,
