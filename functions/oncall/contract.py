@@ -19,11 +19,49 @@ if TYPE_CHECKING:
 CONTRACTS = Path(__file__).parent.parent / "runbooks"
 MODES = ("observe", "ask", "auto")
 _ALARM_EVENT = "CloudWatch Alarm State Change"
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_METRIC: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "metricStat": {
+            "type": "object",
+            "properties": {
+                "metric": {"type": "object", "properties": {"dimensions": {"type": "object"}}}
+            },
+            "required": ["metric"],
+        }
+    },
+}
 _COMMON: Mapping[str, Any] = {
     "mode": {"enum": list(MODES)},
     "reason": {"type": "string", "maxLength": 500},
     "by": {"type": "string", "maxLength": 200},
+    "alarm": {
+        "type": "object",
+        "properties": dict.fromkeys(("name", "arn", "changed_at"), _TEXT),
+        "required": ["name", "arn", "changed_at"],
+    },
+    "storm": _TEXT,
 }
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {
+        "resources": {"type": "array", "items": _TEXT},
+        "detail": {
+            "type": "object",
+            "properties": {
+                "alarmName": _TEXT,
+                "state": {"type": "object", "properties": {"timestamp": _TEXT}},
+                "configuration": {
+                    "type": "object",
+                    "properties": {"metrics": {"type": "array", "items": _METRIC}},
+                },
+            },
+        },
+    },
+}
+_LONGEST = 300
+"""Characters of what is wrong: an input may be long, Step Functions' Cause may not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +157,23 @@ def parse_input(contract: Contract, raw: Any) -> Request:
         raise BadInput(f"input: it must be a JSON object. Give {contract.example()}.")
     if raw.get("detail-type") == _ALARM_EVENT:
         return _from_event(contract, raw)
-    alarm = raw.get("alarm")
-    fields = {key: value for key, value in raw.items() if key not in {"alarm", "storm"}}
-    _validate(contract, fields)
+    _validate(contract, raw)
+    alarm = raw.get("alarm", {})
     kind = "alarm" if alarm else "hand"
     storm = str(raw.get("storm", ""))
-    mode = str(fields.get("mode") or contract.modes[kind])
+    mode = str(raw.get("mode") or contract.modes[kind])
     note = ""
     if storm and mode == "auto":
         mode = "ask"
         note = "too many incidents at once, so I ask before I change anything"
     return Request(
-        target=str(fields[contract.target_input]),
+        target=str(raw[contract.target_input]),
         mode=mode,
         trigger={
             "kind": kind,
-            "by": str(fields.get("by", "")),
-            "reason": str(fields.get("reason", "")),
-            "alarm": alarm or {},
+            "by": str(raw.get("by", "")),
+            "reason": str(raw.get("reason", "")),
+            "alarm": alarm,
         },
         parent=storm,
         mode_note=note,
@@ -145,6 +182,7 @@ def parse_input(contract: Contract, raw: Any) -> Request:
 
 def _from_event(contract: Contract, event: Mapping[str, Any]) -> Request:
     """Read an alarm event that somebody pasted into the console."""
+    _check(contract, _EVENT, event)
     detail = event.get("detail", {})
     target = target_of_alarm(contract, detail)
     if not target:
@@ -179,6 +217,13 @@ def _validate(contract: Contract, fields: Mapping[str, Any]) -> None:
         "properties": {**contract.inputs, **_COMMON},
         "additionalProperties": False,
     }
-    for error in sorted(Draft202012Validator(schema).iter_errors(fields), key=lambda e: e.path):
+    _check(contract, schema, fields)
+
+
+def _check(contract: Contract, schema: Mapping[str, Any], value: Any) -> None:
+    for error in sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: e.path):
         field = ".".join(str(part) for part in error.path) or "input"
-        raise BadInput(f"{field}: {error.message}. Give {contract.example()}.")
+        wrong = error.message
+        if len(wrong) > _LONGEST:
+            wrong = f"{wrong[: _LONGEST // 2]} … {wrong[-_LONGEST // 2 :]}"
+        raise BadInput(f"{field}: {wrong}. Give {contract.example()}.")
