@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _QUEUE_ARN = re.compile(
     r"arn:(?P<partition>[\w-]+):sqs:(?P<region>[\w-]*):(?P<account>\d*):(?P<name>.+)"
 )
-_QUEUE_URL = re.compile(r"https?://[^/]+/(?P<account>\d{12})/(?P<name>[\w.-]+)")
+_QUEUE_URL = re.compile(
+    r"https?://(?:sqs\.(?P<region>[a-z]{2}-[\w-]+)\.)?[^/]+/(?P<account>\d{12})/(?P<name>[\w.-]+)"
+)
 _MISSING = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "ResourceNotFoundException"}
 )
@@ -64,9 +66,9 @@ def queue_url(aws: Services, arn: str) -> str:
 
 
 def _resolve_queue(aws: Services, text: str) -> Target:
-    match = _QUEUE_ARN.fullmatch(text)
+    match = _QUEUE_ARN.fullmatch(text) or _QUEUE_URL.fullmatch(text)
     here = aws.settings.region
-    if match and match["region"] != here:
+    if match and match["region"] not in {None, here}:
         raise BadInput(
             f"queue: {text} is in {match['region']}, and this runbook acts in {here}. Run the one "
             f'that is deployed in {match["region"]}, or give for example {{"queue": "orders"}}.'
@@ -85,7 +87,7 @@ def _resolve_queue(aws: Services, text: str) -> Target:
             f"queue: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
             f'there is, for example {{"queue": "orders"}}.'
         ) from error
-    if match and match["account"] not in arn:
+    if match and match["account"] != arn.split(":")[4]:
         raise BadInput(
             f"queue: {text} is in account {match['account']}; this runbook acts in its own. "
             f'Give for example {{"queue": "{name}"}}.'
