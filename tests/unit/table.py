@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 type Item = dict[str, Any]
 
 
-class CheckFailedError(ClientError):
+class ConditionalCheckFailedException(ClientError):  # noqa: N818 -- boto3's
     """The modelled exception of a conditional write."""
 
 
@@ -60,7 +60,9 @@ class TableInMemory:
         self.death = death or Death()
         client = SimpleNamespace(
             transact_write_items=self.transact_write_items,
-            exceptions=SimpleNamespace(ConditionalCheckFailedException=CheckFailedError),
+            exceptions=SimpleNamespace(
+                ConditionalCheckFailedException=ConditionalCheckFailedException
+            ),
         )
         self.meta = SimpleNamespace(client=client)
 
@@ -98,9 +100,7 @@ class TableInMemory:
     def _transact(self, writes: list[Any]) -> Item:
         keys = [_key(*next(iter(write.items()))) for write in writes]
         assert len(keys) == len(set(keys)), "DynamoDB refuses two writes to one item"
-        codes = [
-            "None" if self._holds(write) else "ConditionalCheckFailed" for write in writes
-        ]
+        codes = ["None" if self._holds(write) else "ConditionalCheckFailed" for write in writes]
         if set(codes) != {"None"}:
             answer = {
                 "Error": {"Code": "TransactionCanceledException", "Message": str(codes)},
@@ -114,7 +114,7 @@ class TableInMemory:
     def _alone(self, write: Item) -> Item:
         if not self._holds(write):
             error = {"Error": {"Code": "ConditionalCheckFailedException", "Message": ""}}
-            raise CheckFailedError(error, "PutItem")  # type: ignore[arg-type]  # as answered
+            raise ConditionalCheckFailedException(error, "PutItem")  # type: ignore[arg-type]  # as answered
         self._apply(write)
         return {}
 
