@@ -2,6 +2,8 @@
 
 import html
 import json
+import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ _PRODUCTION_WRITES = frozenset(
 )
 _DATES = ("started_at", "updated_at", "closed_at", "lease_until", "expires_at", "deadline")
 
+_USER = re.compile(r"<@(\w+)>")
 _AFTERWARDS = frozenset({"settings", "denied", "failed_reports", "failed_events", "untold"})
 """What a story says of the checks that follow it."""
 
@@ -84,7 +87,8 @@ class Play:
             world.rules(enabled=True, scheduled=False)
             if "Calendar" in world.settings:
                 world.calendar(str(world.settings["Calendar"]), closed=False)
-            for alarm in self.alarms:
+            world.alarm_events(enabled=True)
+            for alarm in reversed(self.alarms):
                 world.client("cloudwatch").delete_alarms(AlarmNames=[alarm])
         self._all_told()
         self._check(self._filled(self.story.then))
@@ -213,27 +217,43 @@ class Play:
         name = f"{self.target.queue.removesuffix('.fifo')}-{given.get('name', 'backlog')}"
         self._put_alarm(name, given.get("dimension", self.target.queue), given)
         if given.get("from", "OK") == "OK":
-            self._set_ok(name)
+            self._set_ok(f"{name}-part" if given.get("kind") == "composite" else name)
         self._expect_run(given.get("starts", RUN))
 
     def _put_alarm(self, name: str, queue: str, given: Mapping[str, Any]) -> None:
-        tags = {"runbook": "queue-saturation", **given.get("tags", {})}
-        self.world.client("cloudwatch").put_metric_alarm(
-            AlarmName=name,
+        wanted = {"runbook": "queue-saturation", **given.get("tags", {})}
+        tags = [{"Key": key, "Value": value} for key, value in wanted.items() if value is not None]
+        cloudwatch = self.world.client("cloudwatch")
+        part, kind = name, given.get("kind", "metric")
+        if kind == "composite":
+            part = f"{name}-part"
+        cloudwatch.put_metric_alarm(
+            AlarmName=part,
             AlarmDescription=given.get("description", ""),
-            Namespace="AWS/SQS",
-            MetricName="ApproximateNumberOfMessagesVisible",
-            Dimensions=[{"Name": "QueueName", "Value": queue}],
-            Statistic="Maximum",
-            Period=1,
+            **(self._sum_of_depths(queue) if kind == "math" else _depth(queue)),
             EvaluationPeriods=1,
             Threshold=100,
             ComparisonOperator="GreaterThanOrEqualToThreshold",
             TreatMissingData="notBreaching",
-            Tags=[{"Key": key, "Value": value} for key, value in tags.items() if value is not None],
+            Tags=tags if part == name else [],
         )
-        if name not in self.alarms:
+        if part not in self.alarms:
+            self.alarms.append(part)
+        if kind == "composite":
+            cloudwatch.put_composite_alarm(
+                AlarmName=name, AlarmRule=f'ALARM("{part}")', Tags=tags
+            )
             self.alarms.append(name)
+
+    def _sum_of_depths(self, queue: str) -> Json:
+        """Return a metric-math alarm's metrics, whose dimensions name two queues."""
+        stats = []
+        for name, one in (("backlog", queue), ("dead", self.target.dlq)):
+            metric = _depth(one)
+            statistic, period = metric.pop("Statistic"), metric.pop("Period")
+            stat = {"Metric": metric, "Stat": statistic, "Period": period}
+            stats.append({"Id": name, "MetricStat": stat, "ReturnData": False})
+        return {"Metrics": [{"Id": "all", "Expression": "backlog + dead"}, *stats]}
 
     def _set_ok(self, name: str) -> None:
         self.world.client("cloudwatch").set_alarm_state(
@@ -241,11 +261,15 @@ class Play:
         )
 
     def _alarm_state(self) -> Mapping[str, Any]:
-        found = self.world.client("cloudwatch").describe_alarms(AlarmNames=[self.alarms[-1]])
-        return dict(found["MetricAlarms"][0])
+        found = self.world.client("cloudwatch").describe_alarms(
+            AlarmNames=[self.alarms[-1]], AlarmTypes=["MetricAlarm", "CompositeAlarm"]
+        )
+        return dict([*found["MetricAlarms"], *found["CompositeAlarms"]][0])
 
     def _expect_run(self, name: str | None) -> None:
         """Wait for the run that an alarm starts, or see that it starts none."""
+        if name == "nothing":
+            return
         if name is None:
             eventually(lambda: self._alarm_state()["StateValue"] == "ALARM", "the alarm fires")
             time.sleep(0.5)
@@ -305,39 +329,43 @@ class Play:
 
     def _do_wait(self, given: Mapping[str, Any]) -> None:
         name = given.get("run", RUN)
-        if "seconds" in given:
-            time.sleep(given["seconds"])
-        if "state" in given:
-            eventually(
-                lambda: self._last_state(self.runs[name]) == given["state"],
-                f"state {given['state']}",
-            )
-        if "phase" in given:
-            eventually(
-                lambda: (
-                    (found := self._incident(name)) is not None and found.phase == given["phase"]
-                ),
-                f"phase {given['phase']}",
-            )
-        if "changed" in given:
-            eventually(
-                lambda: any(
-                    change.lever == given["changed"] and change.state == "applied"
-                    for change in self._load(name).changes
-                ),
-                f"{given['changed']} is changed",
-            )
-        if "button" in given:
-            eventually(lambda: given["button"] in self._buttons(name), f"button {given['button']}")
-        if "slack" in given:
-            eventually(lambda: given["slack"] in self._thread_text(name), f"Slack {given['slack']}")
-        if "paged" in given:
-            eventually(
-                lambda: any(given["paged"] in page for page in self._pages()),
-                f"page {given['paged']}",
-            )
-        if "ended" in given:
-            self._ended(self.runs[name])
+        for what, wanted in given.items():
+            if what != "run":
+                getattr(self, f"_until_{what}")(name, wanted)
+
+    def _until_seconds(self, _: str, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def _until_new(self, run: str, _: object) -> None:
+        self._expect_run(run)
+
+    def _until_alarm(self, _: str, wanted: str) -> None:
+        eventually(lambda: self._alarm_state()["StateValue"] == wanted, f"alarm {wanted}")
+
+    def _until_state(self, run: str, wanted: str) -> None:
+        execution = self.runs[run]
+        eventually(lambda: self._last_state(execution) == wanted, f"state {wanted}")
+
+    def _until_phase(self, run: str, wanted: str) -> None:
+        eventually(
+            lambda: (found := self._incident(run)) is not None and found.phase == wanted,
+            f"phase {wanted}",
+        )
+
+    def _until_changed(self, run: str, lever: str) -> None:
+        eventually(lambda: (lever, "applied") in self._changes(run), f"{lever} is changed")
+
+    def _until_button(self, run: str, wanted: str) -> None:
+        eventually(lambda: wanted in self._buttons(run), f"button {wanted}")
+
+    def _until_slack(self, run: str, wanted: str) -> None:
+        eventually(lambda: wanted in self._thread_text(run), f"Slack says {wanted!r}")
+
+    def _until_paged(self, _: str, wanted: str) -> None:
+        eventually(lambda: any(wanted in page for page in self._pages()), f"page {wanted!r}")
+
+    def _until_ended(self, run: str, _: object) -> None:
+        self._ended(self.runs[run])
 
     def _do_click(self, given: Mapping[str, Any]) -> None:
         slack = self.world.slack
@@ -353,6 +381,7 @@ class Play:
             user=given.get("by", "U0ALICE"),
             stale=bool(given.get("stale")),
             signing_secret="forged" if given.get("forged") else None,
+            timestamp=time.time() - given.get("seconds_ago", 0),
         )
         if given.get("again"):
             click = slack.replay(click)
@@ -383,8 +412,11 @@ class Play:
         for target in self.targets:
             self.world.seed(target, self.picture)
 
-    def _do_queue(self, given: str) -> None:
-        if given == "drains":
+    def _do_queue(self, given: Any) -> None:
+        if isinstance(given, dict):
+            self.world.drain(self.target)
+            self.world.send(self.target, given["holds"])
+        elif given == "drains":
             for target in self.targets:
                 self.world.drain(target)
             self._do_metrics("calm")
@@ -403,6 +435,9 @@ class Play:
             )
         if "spike" in given:
             load.spike(given["spike"])
+        if "steady" in given:
+            steady = threading.Thread(target=load.steady, kwargs=given["steady"], daemon=True)
+            steady.start()
         if "poison" in given:
             load.poison(given["poison"])
         if "latency_ms" in given:
@@ -440,6 +475,15 @@ class Play:
             status=given.get("status", 0), role=f"{role}FunctionRole",
         )  # fmt: skip
 
+    def _do_alarm_events(self, value: str) -> None:
+        self.world.alarm_events(enabled=value == "work")
+
+    def _do_untag(self, given: Mapping[str, str]) -> None:
+        if "once_read_by" in given:
+            self.world.untag_mapping_once_read(self.target, given["once_read_by"])
+        else:
+            self.world.untag(self.target, given["what"])
+
     def _do_faults_end(self, _: object) -> None:
         self.world.aws.faults.clear()
 
@@ -462,6 +506,7 @@ class Play:
             .Table(self.world.outputs["IncidentsTable"])
         )
         mine = {self._incident_id(name) for name in self.runs}
+        mine |= {incident.id for incident in self._incidents()}
         if hasattr(self, "earlier"):
             mine.add(self.earlier.incident)
         for item in self.world.items():
@@ -472,6 +517,9 @@ class Play:
             for name in _DATES:
                 if older.get(name):
                     older[name] = iso(parse(str(older[name])) - timedelta(seconds=seconds))
+            if "window_ends" in older.get("trigger", {}):
+                ends = parse(older["trigger"]["window_ends"]) - timedelta(seconds=seconds)
+                older["trigger"] = {**older["trigger"], "window_ends": iso(ends)}
             for name in ("due", "until"):
                 if older.get(name):
                     older[name] = int(older[name]) - int(seconds)
@@ -494,6 +542,17 @@ class Play:
             FunctionName=self.world.outputs[output], Payload=json.dumps(event)
         )
         return dict(json.loads(answer["Payload"].read()))
+
+    def so_far(self) -> str:
+        """Tell what has happened, for whoever mends a story that fails."""
+        lines = []
+        for name, execution in self.runs.items():
+            found = self.world.client("stepfunctions").describe_execution(executionArn=execution)
+            state = self._last_state(execution)
+            lines.append(f"{name}: {found['status']} in {state!r} {found.get('error', '')}")
+            if self._incident(name) is not None:
+                lines.append(self._story_of(name))
+        return "\n".join([*lines, *self.answers, *self._pages()])
 
     # Looking
 
@@ -572,6 +631,11 @@ class Play:
             f"{execution.rsplit(':', 1)[-1]} ends (it is in {self._last_state(execution)!r})",
             seconds=60,
         )
+
+    def _changes(self, name: str) -> list[tuple[str, str]]:
+        if self._incident(name) is None:
+            return []
+        return [(change.lever, change.state) for change in self._load(name).changes]
 
     def _last_state(self, execution: str) -> str:
         entered = [
@@ -681,6 +745,10 @@ class Play:
         for text in wanted:
             assert text in header, f"{text!r} is not in:\n{header}"
 
+    def _then_mentions(self, run: str, wanted: list[str]) -> None:
+        thread = self.world.slack.thread(self._header(run).ts)
+        assert sorted(set().union(*(m.mentions for m in thread))) == wanted
+
     def _then_buttons(self, run: str, wanted: list[str]) -> None:
         assert self._buttons(run) == wanted
 
@@ -717,6 +785,10 @@ class Play:
             for one, some in zip(self.swept, wanted, strict=True)
         ]
         assert found == wanted, self.swept
+
+    def _then_settings_now(self, _: str, wanted: Mapping[str, Any]) -> None:
+        found = self.world.settings_of(self.target)
+        assert {key: found[key] for key in wanted} == wanted
 
     def _then_queue(self, _: str, wanted: int) -> None:
         assert self.world.depth(self.target.url) == wanted
@@ -833,7 +905,17 @@ def said(message: Message) -> str:
         text = block.get("text")
         if isinstance(text, dict) and text.get("type") == "plain_text":
             parts.append(str(text["text"]))
-    return html.unescape("\n".join(parts)).replace("*", "")
+    return html.unescape(_USER.sub(r"\1", "\n".join(parts))).replace("*", "")
+
+
+def _depth(queue: str) -> Json:
+    return {
+        "Namespace": "AWS/SQS",
+        "MetricName": "ApproximateNumberOfMessagesVisible",
+        "Dimensions": [{"Name": "QueueName", "Value": queue}],
+        "Statistic": "Maximum",
+        "Period": 1,
+    }
 
 
 def _channel(service: Any, given: Any) -> None:

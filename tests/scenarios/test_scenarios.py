@@ -13,8 +13,10 @@ from tests.scenarios.world import Worlds
 def test_story(path: Path, worlds: Worlds) -> None:
     told = story.read(path)
     world = worlds.get(told.given["settings"])
+    play = Play(told, world)
     try:
-        Play(told, world).play()
-    except BaseException:
+        play.play()
+    except BaseException as error:
+        error.add_note(play.so_far())
         worlds.throw_away(told.given["settings"])
         raise

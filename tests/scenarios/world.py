@@ -19,8 +19,9 @@ from typing import Any, Self
 from ministack.core.responses import request_scope
 from ministack.services import lambda_svc, stepfunctions
 
-from local.aws import AwsAccount, EmbeddedAws
+from local.aws import AwsAccount, EmbeddedAws, edge
 from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history, store
+from local.aws.recorder import Call
 from local.playground import REGION, STACK, Playground
 
 MACHINES = ("QueueSaturationMachine", "WindDownMachine")
@@ -171,6 +172,14 @@ class World:
             on_schedule = "ScheduleExpression" in rule
             on_runs = "Execution Status Change" in rule.get("EventPattern", "")
             if on_schedule if scheduled else on_runs:
+                switch = events.enable_rule if enabled else events.disable_rule
+                switch(Name=rule["Name"])
+
+    def alarm_events(self, *, enabled: bool) -> None:
+        """Switch the rule on alarms on or off: an event that comes meanwhile is lost."""
+        events = self.client("events")
+        for rule in events.list_rules()["Rules"]:
+            if "Alarm State Change" in rule.get("EventPattern", ""):
                 switch = events.enable_rule if enabled else events.disable_rule
                 switch(Name=rule["Name"])
 
@@ -384,6 +393,26 @@ class World:
             )
         else:
             self.client("ssm").put_parameter(Name=target.parameter, Value=value, Overwrite=True)
+
+    def untag(self, target: Target, what: str) -> None:
+        """Take the opt-in off a ``function`` or ``mapping``, as its owner would."""
+        arn = target.function_arn if what == "function" else target.mapping_arn
+        self.client("lambda").untag_resource(Resource=arn, TagKeys=list(OPT_IN))
+
+    def untag_mapping_once_read(self, target: Target, role: str) -> None:
+        """Take the opt-in off the mapping right after this role has read its tags."""
+        add = edge.calls.add
+
+        def seen(call: Call) -> None:
+            add(call)
+            if call.account != self.aws.account or role not in call.role:
+                return
+            if call.action == "lambda:ListTags":
+                setattr(edge.calls, "add", add)  # noqa: B010 -- mypy allows no method to be set
+                with request_scope(self.aws.account, REGION):
+                    lambda_svc._esms[target.uuid]["Tags"].clear()
+
+        setattr(edge.calls, "add", seen)  # noqa: B010 -- as above
 
     # Metrics
 
