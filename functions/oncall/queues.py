@@ -515,8 +515,8 @@ def _plan_lower(diagnosis: Diagnosis, facts: Facts) -> Plan:
         "lower",
         "protect",
         (change,),
-        f"{diagnosis.sentence} Lower the cap from {at} to {to} until it is healthy; the queue "
-        f"grows meanwhile.",
+        f"Lower {facts.function}'s cap from {at} to {to} until it is healthy; the queue grows "
+        f"meanwhile.",
     )
 
 
