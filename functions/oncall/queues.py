@@ -501,7 +501,7 @@ def _cap_change(facts: Facts, to: int, why: str) -> Planned:
 
 def _plan_lower(diagnosis: Diagnosis, facts: Facts) -> Plan:
     """Halve the cap, so that what lies behind can recover; a human decides."""
-    at = facts.mapping_concurrency or int(max(facts.concurrency, default=0))
+    at = facts.cap or int(max(facts.concurrency, default=0))
     to = max(MIN_CONCURRENCY_OF_A_MAPPING, at // 2)
     if to >= at:
         return Plan(

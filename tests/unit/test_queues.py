@@ -455,6 +455,13 @@ def test_a_cap_is_never_lowered_below_what_lambda_allows(at: int, after: int) ->
     assert (change.before, change.after) == (at, after)
 
 
+def test_a_reservation_below_the_cap_is_what_has_to_be_halved() -> None:
+    found = plan(the(**HEALTH["downstream_slow"], mapping_concurrency=100, reserved=10))
+    (change,) = found.changes
+    assert (change.lever, change.before, change.after) == ("mapping-concurrency", 100, 5)
+    assert "from 10 to 5" in found.sentence
+
+
 def test_a_cap_that_is_low_already_is_a_humans() -> None:
     found = plan(the(**HEALTH["downstream_slow"], mapping_concurrency=2))
     assert (found.action, found.goal, found.changes) == ("human", "protect", ())
