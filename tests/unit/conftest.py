@@ -1,5 +1,10 @@
 import pytest
+from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 
 @pytest.hookimpl(trylast=True)

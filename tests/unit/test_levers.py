@@ -16,18 +16,17 @@ RESOURCES = {
     "mapping-enabled": MAPPING,
     "back-pressure": PARAMETER,
 }
+_PUT = f"lambda put-function-concurrency --function-name {FUNCTION}"
 VALUES: list[tuple[str, Any, str]] = [
     (
         "reserved-concurrency",
         60,
-        f"lambda put-function-concurrency --function-name {FUNCTION} "
-        f"--reserved-concurrent-executions 60",
+        f"{_PUT} --reserved-concurrent-executions 60",
     ),
     (
         "reserved-concurrency",
         0,
-        f"lambda put-function-concurrency --function-name {FUNCTION} "
-        f"--reserved-concurrent-executions 0",
+        f"{_PUT} --reserved-concurrent-executions 0",
     ),
     (
         "reserved-concurrency",
