@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 40
+_SILENCE_SECONDS = 5.0
 _COLOURS = {"ALARM": "bold red", "OK": "green"}
 
 
@@ -36,7 +37,8 @@ class Progress:
         self._title = title
         self._started = time.monotonic()
         self._glance: Glance | None = None
-        self._line = ""
+        self._said: set[str] = set()
+        self._said_at = -_SILENCE_SECONDS
         self._depths: deque[int] = deque(maxlen=_HISTORY)
         self._live = Live(
             self, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
@@ -67,13 +69,15 @@ class Progress:
         self.show(Glance(now=now))
 
     def show(self, glance: Glance) -> None:
-        """Show a glance; plain lines only when another state is entered or a step begins."""
+        """Show a glance; as a plain line only what is new, and a sign of life now and then."""
         self._glance = glance
         if glance.waiting is not None:
             self._depths.append(glance.waiting)
         line = glance.now + (f": {glance.state}" if glance.state else "")
-        if not self._console.is_terminal and line != self._line:
-            self._line = line
+        quiet = self._elapsed() - self._said_at < _SILENCE_SECONDS
+        if not self._console.is_terminal and not (quiet and line in self._said):
+            self._said.add(line)
+            self._said_at = self._elapsed()
             depth = ""
             if glance.waiting is not None:
                 cap = f", at most {glance.cap} at once" if glance.cap else ""

@@ -181,7 +181,7 @@ def _outcome(work: Callable[[], str], decision: Decision) -> str:
     except Exception:  # noqa: BLE001 -- logged by the frame; the person must hear of it
         return (
             "That did not work, nothing is certain to be recorded. Look at the thread, and try "
-            f"`runbook {decision.kind.replace('_', '-')} {decision.incident}`."
+            f"`runbook {decision.kind.replace('_', '')} {decision.incident}`."
         )
 
 

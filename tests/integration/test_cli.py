@@ -18,8 +18,9 @@ from cli.app import main
 from cli.connection import Deployed
 from local.aws import AwsAccount, EmbeddedAws
 from local.aws.cloudwatch import CloudWatch, Settings
-from local.playground import FAST, IAM_APPROVER, ROOT
-from oncall.record import Ask, Entry, Incident, Run
+from local.play import STORIES, _Watch, account
+from local.playground import FAST, IAM_APPROVER, ROOT, Playground
+from oncall.record import Ask, Change, Entry, Incident, Run
 
 ACCOUNT = "555555555555"
 TARGET = f"arn:aws:sqs:us-east-1:{ACCOUNT}:orders"
@@ -160,10 +161,10 @@ def test_play_saturates_a_queue_and_ends_resolved_with_nothing_left() -> None:
 def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_and_wakes(
     embedded_aws: EmbeddedAws,
 ) -> None:
-    account = embedded_aws.for_account("666666666666")
-    address = {"AWS_ACCESS_KEY_ID": account.account, "AWS_REGION": account.region}
+    aws = embedded_aws.for_account("666666666666")
+    address = {"AWS_ACCESS_KEY_ID": aws.account, "AWS_REGION": aws.region}
 
-    ended = play("kill-switch", "--endpoint-url", account.endpoint_url, **address)
+    ended = play("kill-switch", "--endpoint-url", aws.endpoint_url, **address)
 
     assert ended.returncode == 1, ended.stderr
     told = json.loads(ended.stdout)
@@ -171,8 +172,44 @@ def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_
     assert told["changes"] == []
     assert "kill-switch/all" in told["slack"][0]["text"]
     assert [event["kind"] for event in told["pagerduty"] if event["woke"]] == ["trigger"]
-    switch = account.client("ssm").get_parameter(Name="/runbooks/kill-switch/all")
+    switch = aws.client("ssm").get_parameter(Name="/runbooks/kill-switch/all")
     assert switch["Parameter"]["Value"] == "run"
+
+
+def test_whatever_a_play_leaves_behind_is_found_in_aws_itself(embedded_aws: EmbeddedAws) -> None:
+    with Playground(aws=embedded_aws.for_account("777777777777")) as ground:
+        watch = _Watch(ground, STORIES["queue-saturation"])
+        before = watch.settings()
+        assert watch.left(before, None) == ()
+        lambda_, pilot = account(ground).client("lambda"), ground.pilot
+        lambda_.update_event_source_mapping(
+            UUID=pilot.worker_mapping_id, ScalingConfig={"MaximumConcurrency": 9}, Enabled=False
+        )
+        lambda_.put_function_concurrency(
+            FunctionName=pilot.worker_function, ReservedConcurrentExecutions=7
+        )
+        account(ground).client("ssm").put_parameter(
+            Name=pilot.back_pressure_parameter, Value="on", Overwrite=True
+        )
+        incident = Incident("one", "r", "t", "arn:q", "q", "auto", {}, "arn:e", fence=0)
+        opened = ground.store.open(incident, Entry("o", "opened", "x"), timedelta(hours=1))
+        change = Change("mapping-concurrency", "arn:m", "the cap", 2, 9, "", "", "2099-01-01")
+        ground.store.lease_change(run_of(opened), change, Entry("i", "intended", "x"))
+
+        left = watch.left(before, ground.store.load("one"))
+
+    said = "\n".join(left)
+    for part in (
+        "is 9, was 2",
+        "mapping-enabled of",
+        "is 7, was",
+        "back-pressure of",
+        "the cap is recorded as intended",
+        "a lock is held",
+        "a setting is leased",
+        "an incident is open",
+    ):
+        assert part in said
 
 
 def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> None:

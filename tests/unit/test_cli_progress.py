@@ -40,6 +40,22 @@ def test_without_a_terminal_each_state_is_one_plain_line() -> None:
     ]
 
 
+def test_without_a_terminal_silence_is_broken_by_a_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("cli.progress.time.monotonic", lambda: now[0])
+    console, written = a_console(terminal=False)
+
+    with Progress(console, "A burst") as progress:
+        for second in range(12):
+            now[0] = float(second)
+            progress.show(LOOK)
+
+    lines = written.getvalue().splitlines()[1:]
+    assert [line[:5].strip() for line in lines] == ["0.0", "5.0", "10.0"]
+
+
 def test_a_terminal_shows_queue_cap_alarm_and_state() -> None:
     console, written = a_console(terminal=True)
     progress = Progress(console, "A burst")
