@@ -199,6 +199,8 @@ def test_a_stop_is_told_with_who_and_why(
     world.store.note(run, None, stop={"kind": kind, "by": "Alice", "at": "03:02", "reason": reason})
     with pytest.raises(error) as stopped:
         guards.heed_stop(world.aws, run)
+    with pytest.raises(error):
+        guards.check_before_change(world.aws, run, "worker", OPTED_IN)
     assert str(stopped.value).startswith(f"Alice {words} at 03:02")
     assert str(stopped.value).endswith(told)
 
