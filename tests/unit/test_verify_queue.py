@@ -159,7 +159,7 @@ def test_the_plan_stands_in_the_record_and_the_machine_gets_its_way(world: World
     incident = world.load()
     assert incident.diagnosis == "consumer_capped"
     assert incident.doing.startswith("Raise worker from 20 to 21")
-    assert incident.happened.startswith("orders: 900 waiting")
+    assert "900 waiting" in incident.happened
     (text,) = world.texts("planned")
     assert text.startswith("worker runs at its cap of 20 and is healthy. Raise worker from 20")
 
