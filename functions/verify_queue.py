@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from oncall import contract as contracts
 from oncall import endings, queues
 from oncall.errors import Ineffective, Recurred, WorldMoved
-from oncall.guards import heed_stop
+from oncall.guards import heed_stop, heed_switches
 from oncall.queue_facts import read_facts
 from oncall.record import Entry
 from oncall.step import step
@@ -34,14 +34,17 @@ _MARKS = (0.25, 0.5, 0.75)
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Look once.
 
-    Raises ``Ineffective``, ``Recurred``, ``WorldMoved`` (a queue that was to drain by itself does
-    not: look again), ``Aborted`` or ``TakenOver``.
+    Raises ``GuardRefused`` (a kill switch was thrown), ``Ineffective``, ``Recurred``,
+    ``WorldMoved`` (a queue that was to drain by itself does not: look again), ``Aborted`` or
+    ``TakenOver``.
     """
     heed_stop(aws, call.run)
     rules = contracts.load(call.run.runbook).verification
     before = queues.Look(**call.payload["look"])
-    facts = read_facts(aws, call.run.runbook, call.run.target)
     incident = aws.store.load(call.run.incident)
+    if incident.standing_changes:
+        heed_switches(aws, call.run)
+    facts = read_facts(aws, call.run.runbook, call.run.target)
     calms = call.payload["phase"] == "calm"
     if calms:
         look = queues.assess_calm(before, facts, incident.plan, rules)

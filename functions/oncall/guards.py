@@ -52,13 +52,9 @@ class GuardLimits:
 
 def refusal_to_change(facts: GuardFacts) -> str:
     """Return why nothing may be changed now, ``""`` when it may: kill switch, freeze, opt-in."""
-    for name, value in facts.switches.items():
-        if value != RUN:
-            said = f"says {value!r}" if value else "is missing"
-            return (
-                f"The kill switch {name} {said}, so I change nothing. Lift it with "
-                f"`aws ssm put-parameter --overwrite --name {name} --value {RUN}`."
-            )
+    stopped = _refusal_of_switch(facts.switches, "I change nothing")
+    if stopped:
+        return stopped
     if facts.closed_calendars:
         until = f" until {facts.next_opening}" if facts.next_opening else ""
         return (
@@ -165,6 +161,24 @@ def heed_stop(aws: Services, run: Run) -> None:
     if stop["kind"] == "take_over":
         raise TakenOver(f"{stop['by']} took over at {stop['at']}{reason}.")
     raise Aborted(f"{stop['by']} aborted the run at {stop['at']}{reason}.")
+
+
+def heed_switches(aws: Services, run: Run) -> None:
+    """Raise ``GuardRefused`` when a kill switch was thrown while a change stands."""
+    refusal = _refusal_of_switch(_switches(aws, run.runbook), "I put back what I have changed")
+    if refusal:
+        raise GuardRefused(refusal)
+
+
+def _refusal_of_switch(switches: Mapping[str, str], therefore: str) -> str:
+    for name, value in switches.items():
+        if value != RUN:
+            said = f"says {value!r}" if value else "is missing"
+            return (
+                f"The kill switch {name} {said}, so {therefore}. Lift it with "
+                f"`aws ssm put-parameter --overwrite --name {name} --value {RUN}`."
+            )
+    return ""
 
 
 def _switches(aws: Services, runbook: str) -> Mapping[str, str]:
