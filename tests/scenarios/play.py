@@ -33,6 +33,7 @@ _PRODUCTION_WRITES = frozenset(
 _DATES = ("started_at", "updated_at", "closed_at", "lease_until", "expires_at", "deadline")
 
 _USER = re.compile(r"<@(\w+)>")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _AFTERWARDS = frozenset({"settings", "denied", "failed_reports", "failed_events", "untold"})
 """What a story says of the checks that follow it."""
 
@@ -240,9 +241,7 @@ class Play:
         if part not in self.alarms:
             self.alarms.append(part)
         if kind == "composite":
-            cloudwatch.put_composite_alarm(
-                AlarmName=name, AlarmRule=f'ALARM("{part}")', Tags=tags
-            )
+            cloudwatch.put_composite_alarm(AlarmName=name, AlarmRule=f'ALARM("{part}")', Tags=tags)
             self.alarms.append(name)
 
     def _sum_of_depths(self, queue: str) -> Json:
@@ -844,8 +843,7 @@ class Play:
             wanted = {**before, **then.get("settings", {})}
             found = self.world.settings_of(target)
             assert found == wanted, f"settings of {target.queue}: {found}, not {wanted}"
-        opened = [item for item in self.world.items() if "open" in item]
-        assert not opened, f"left open: {[(item['pk'], item['sk']) for item in opened]}"
+        eventually(lambda: not self._opened(), f"what is open: {self._opened()}", seconds=10)
         for incident in self._incidents():
             assert incident.status == "closed", incident.id
             self._told_the_end(incident)
@@ -859,6 +857,10 @@ class Play:
         denied = {call.action for call in self._denied()}
         assert denied == set(then.get("denied", [])), self._denied()
         self._no_secret_is_out()
+
+    def _opened(self) -> list[tuple[Any, Any]]:
+        """Return open incidents, held locks, leased settings and reports that are owed."""
+        return [(item["pk"], item["sk"]) for item in self.world.items() if "open" in item]
 
     def _dead_letters(self, logical: str) -> str:
         found = self.world.client("cloudformation").describe_stack_resource(
@@ -876,7 +878,9 @@ class Play:
             assert messages.emoji(incident) in said(shown[0])
             return
         thread = "\n".join(said(message) for message in self.world.slack.thread(shown[0].ts))
-        end = messages.clean(incident.summary)[:80]
+        # Slack shows a time of day in the reader's own zone, and of a refusal one sentence.
+        sentence = messages.clean(incident.summary).partition(". ")[0]
+        end = _MOMENT.split(sentence[:80])[0]
         assert end in thread, f"Slack does not say {end!r}:\n{thread}"
 
     def _no_secret_is_out(self) -> None:

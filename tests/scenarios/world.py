@@ -143,6 +143,12 @@ class World:
         self.slack = self.ground.slack
         self.pagerduty = self.ground.pagerduty
         self.rules(enabled=False, scheduled=True)
+        # Slack waits three seconds for an answer; a cold start here takes longer than on AWS.
+        self.client("lambda").invoke(
+            FunctionName=self.outputs["DecisionFunction"],
+            InvocationType="Event",
+            Payload=json.dumps({"requestContext": {"http": {}}, "body": ""}),
+        )
         if timeout:
             self._shorten_machine(int(timeout))
 
@@ -201,6 +207,8 @@ class World:
         ssm = self.client("ssm")
         try:
             ssm.update_document(Name=name, Content=text, DocumentVersion="$LATEST")
+        except ssm.exceptions.DuplicateDocumentContent:
+            return
         except ssm.exceptions.InvalidDocument:
             ssm.create_document(
                 Name=name, Content=text, DocumentType="ChangeCalendar", DocumentFormat="TEXT"
