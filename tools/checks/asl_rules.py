@@ -35,10 +35,13 @@ TRANSIENT_LAMBDA_ERRORS = frozenset(
         "Lambda.TooManyRequestsException",
     }
 )
-# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html, and what a Lambda
+# runtime reports of a function that died or ran out of time.
 _RESERVED_ERRORS = frozenset(
     {
         "Lambda.Unknown",
+        "Runtime.ExitError",
+        "Sandbox.Timedout",
         "States.ALL",
         "States.BranchFailed",
         "States.DataLimitExceeded",
