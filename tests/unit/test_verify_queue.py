@@ -79,6 +79,7 @@ def stop(world: World) -> None:
 
 
 def test_everything_that_is_decided_on_is_read(world: World) -> None:
+    world.clock.forward(seconds=17)  # within a period
     world.cloud.in_flight = 20
     world.cloud.tags[QUEUE] |= {
         "runbook:back-pressure": PARAMETER,
