@@ -363,6 +363,9 @@ class Play:
     def _until_paged(self, _: str, wanted: str) -> None:
         eventually(lambda: any(wanted in page for page in self._pages()), f"page {wanted!r}")
 
+    def _until_all_ended(self, _: str, __: object) -> None:
+        self._all_ended()
+
     def _until_ended(self, run: str, _: object) -> None:
         self._ended(self.runs[run])
 
@@ -504,7 +507,7 @@ class Play:
             .resource("dynamodb")
             .Table(self.world.outputs["IncidentsTable"])
         )
-        mine = {self._incident_id(name) for name in self.runs}
+        mine = {incident.id for incident in self._incidents()}
         mine |= {incident.id for incident in self._incidents()}
         if hasattr(self, "earlier"):
             mine.add(self.earlier.incident)
@@ -512,16 +515,7 @@ class Play:
             owner = item.get("incident") or item.get("id")
             if owner not in mine and str(item["pk"]).partition("#")[2] not in mine:
                 continue
-            older = dict(item)
-            for name in _DATES:
-                if older.get(name):
-                    older[name] = iso(parse(str(older[name])) - timedelta(seconds=seconds))
-            if "window_ends" in older.get("trigger", {}):
-                ends = parse(older["trigger"]["window_ends"]) - timedelta(seconds=seconds)
-                older["trigger"] = {**older["trigger"], "window_ends": iso(ends)}
-            for name in ("due", "until"):
-                if older.get(name):
-                    older[name] = int(older[name]) - int(seconds)
+            older = _older(item, seconds)
             if str(item["sk"]).startswith("RUN#"):
                 table.delete_item(Key={"pk": item["pk"], "sk": item["sk"]})
                 older["sk"] = f"RUN#{older['closed_at']}#{owner}"
@@ -739,6 +733,10 @@ class Play:
         for text in wanted:
             assert text not in thread, f"{text!r} is in:\n{thread}"
 
+    def _then_mentioned(self, _: str, wanted: list[str]) -> None:
+        told = self.world.slack.messages[self.messages_before :]
+        assert sorted({who for message in told for who in message.mentions}) == wanted
+
     def _then_header(self, run: str, wanted: list[str]) -> None:
         header = self._header_text(run)
         for text in wanted:
@@ -920,6 +918,22 @@ def _depth(queue: str) -> Json:
         "Statistic": "Maximum",
         "Period": 1,
     }
+
+
+def _older(item: Mapping[str, Any], seconds: float) -> Json:
+    """Return an item as if it had been written so much earlier."""
+    older = dict(item)
+    for name in _DATES:
+        if older.get(name):
+            older[name] = iso(parse(str(older[name])) - timedelta(seconds=seconds))
+    if "window_ends" in str(older.get("trigger")):
+        trigger = json.loads(str(older["trigger"]))
+        ends = parse(trigger["window_ends"]) - timedelta(seconds=seconds)
+        older["trigger"] = json.dumps(trigger | {"window_ends": iso(ends)})
+    for name in ("due", "until"):
+        if older.get(name):
+            older[name] = int(older[name]) - int(seconds)
+    return older
 
 
 def _channel(service: Any, given: Any) -> None:

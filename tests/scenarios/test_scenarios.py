@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios import story
+from tests.scenarios.coverage import Coverage
 from tests.scenarios.play import Play
 from tests.scenarios.world import Worlds
 
 
 @pytest.mark.parametrize("path", story.STORIES, ids=lambda path: path.stem)
-def test_story(path: Path, worlds: Worlds) -> None:
+def test_story(path: Path, worlds: Worlds, coverage: Coverage) -> None:
+    coverage.stories.add(path.stem)
     told = story.read(path)
     world = worlds.get(told.given["settings"])
     play = Play(told, world)

@@ -1,0 +1,152 @@
+"""What the stories have shown: states and edges of the machines, and what each role has used."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+
+from local.playground import ROOT, STACK
+from tests.scenarios.world import MACHINES, World
+from tools.checks import iam_rules, machines, template
+
+_EXCEPTIONS = Path(__file__).parent / "exceptions.yaml"
+_IDS = dict(zip(MACHINES, ("queue-saturation", "wind-down"), strict=True))
+# What AWS fills in for a call; the embedded AWS has judged the real values already.
+_CONTEXT = {
+    "aws:ResourceTag/runbook-automation": "enabled",
+    "dynamodb:LeadingKeys": "SETTING#",
+    "cloudwatch:namespace": "Runbooks",
+}
+
+type Json = dict[str, Any]
+
+
+@dataclass
+class Coverage:
+    """What was seen, of all worlds and (under xdist) all workers; lists, so that it can travel."""
+
+    edges: set[tuple[str, str]] = field(default_factory=set)
+    """Machine and edge, such as ``("queue-saturation", "Hand over -> Close …")``."""
+    calls: set[tuple[str, str, str]] = field(default_factory=set)
+    """Role's logical id, action, resource."""
+    stories: set[str] = field(default_factory=set)
+
+    def watch(self, world: World) -> None:
+        """Take in what has happened in a world."""
+        for output in MACHINES:
+            for execution in world.executions(output):
+                seen = _edges(world.history(execution))
+                self.edges |= {(_IDS[output], edge) for edge in seen}
+        names = _roles(world)
+        for role, calls in world.aws.calls.by_role().items():
+            if role in names:
+                self.calls |= {
+                    (names[role], call.action, _generic(call.resource, world)) for call in calls
+                }
+
+    def merge(self, other: Mapping[str, Iterable[Any]]) -> None:
+        """Take in what another worker has seen."""
+        self.edges |= {(machine, edge) for machine, edge in other["edges"]}
+        self.calls |= {(role, action, resource) for role, action, resource in other["calls"]}
+        self.stories |= set(other["stories"])
+
+    def to_json(self) -> Json:
+        """Return what can be sent to the controller."""
+        return {name: [*map(_plain, sorted(getattr(self, name)))] for name in vars(self)}
+
+    def findings(self) -> list[str]:
+        """Return what is missing and not excused, and excuses that are none any more."""
+        excused = yaml.safe_load(_EXCEPTIONS.read_text("utf-8"))
+        found = []
+        for machine, definition in machines.load(ROOT / "statemachines").items():
+            entered = {state for one, edge in self.edges if one == machine for state in _ends(edge)}
+            missing = set(definition["States"]) - entered
+            reasons = excused["states"].get(machine) or {}
+            found += [f"{machine}: no story enters {s!r}" for s in sorted(missing - set(reasons))]
+            found += [f"{machine}: {s!r} is entered by now" for s in sorted(set(reasons) - missing)]
+        deployed = template.translate(template.load(ROOT / "template.yaml"), ROOT)
+        calls = [
+            SimpleNamespace(role=role, action=action, resource=resource)
+            for role, action, resource in sorted(self.calls)
+        ]
+        reasons = {
+            (role, action): reason
+            for role, actions in (excused["actions"] or {}).items()
+            for action, reason in actions.items()
+        }
+        found += map(str, iam_rules.unused(calls, deployed, reasons))
+        return found
+
+    def untaken(self) -> list[str]:
+        """Return the edges of the machines that no story took."""
+        return [
+            f"{machine}: {edge}"
+            for machine, definition in machines.load(ROOT / "statemachines").items()
+            for edge in _defined(definition)
+            if (machine, edge) not in self.edges
+        ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _ends(edge: str) -> list[str]:
+    before, _, after = edge.partition(" -> ")
+    return [before.partition(" [")[0], after] if after else [before]
+
+
+def _roles(world: World) -> Mapping[str, str]:
+    """Return logical ids of the deployment's roles by their names."""
+    pages = (
+        world.client("cloudformation")
+        .get_paginator("list_stack_resources")
+        .paginate(StackName=STACK)
+    )
+    return {
+        one["PhysicalResourceId"]: one["LogicalResourceId"]
+        for page in pages
+        for one in page["StackResourceSummaries"]
+        if one["ResourceType"] == "AWS::IAM::Role"
+    }
+
+
+def _generic(resource: str, world: World) -> str:
+    return resource.replace(world.aws.account, "123456789012")
+
+
+def _edges(events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Read the edges out of a history; ``A [Error] -> B`` is a Catch, ``A retries`` a Retry."""
+    state, scheduled, error = "", 0, ""
+    for event in events:
+        if "stateEnteredEventDetails" in event:
+            name = event["stateEnteredEventDetails"]["name"]
+            if state:
+                yield f"{state} [{error}] -> {name}" if error else f"{state} -> {name}"
+            state, scheduled, error = name, 0, ""
+            yield state
+        elif event["type"] in {"TaskScheduled", "LambdaFunctionScheduled"}:
+            scheduled += 1
+            if error:
+                yield f"{state} retries"
+            error = ""
+        elif event["type"] == "TaskFailed":
+            error = event["taskFailedEventDetails"].get("error", "?")
+        elif event["type"] == "TaskTimedOut":
+            error = event["taskTimedOutEventDetails"].get("error", "States.Timeout")
+        elif event["type"] == "TaskSucceeded":
+            error = ""
+
+
+def _defined(definition: Mapping[str, Any]) -> Iterator[str]:
+    for name, state in definition["States"].items():
+        following = [state.get("Next"), state.get("Default")]
+        following += [choice["Next"] for choice in state.get("Choices", [])]
+        yield from (f"{name} -> {one}" for one in following if one)
+        if state.get("Retry"):
+            yield f"{name} retries"
+        for catch in state.get("Catch", []):
+            yield from (f"{name} [{error}] -> {catch['Next']}" for error in catch["ErrorEquals"])
