@@ -13,6 +13,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from oncall import endings
 from oncall.record import Entry
 from oncall.step import step
+from oncall.times import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +27,8 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     ending = endings.read(call.payload["ending"])
     incident = aws.store.load(call.run.incident)
     outcome = endings.outcome(ending, call.run.mode)
-    summary = endings.summary(ending, outcome, incident)
+    took = aws.clock() - parse(incident.started_at)
+    summary = endings.summary(ending, outcome, incident, took)
     closed = aws.store.close(
         call.run,
         outcome,

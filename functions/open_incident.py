@@ -105,28 +105,24 @@ def _refusal(aws: Services, contract: Contract, request: Request, target: Target
 def _refuse(aws: Services, incident: Incident, request: Request, refusal: GuardRefused) -> Run:
     """Record the refusal; page when an alarm would otherwise be left to nobody."""
     busy = isinstance(refusal, TargetBusy)
-    entries = [Entry(id="refused", kind="refused", text=str(refusal))]
     left_to_nobody = request.trigger["kind"] == "alarm" and not busy
+    entry = Entry(id="refused", kind="refused", text=str(refusal))
     if left_to_nobody:
-        entries.append(
-            Entry(
-                id="paged",
-                kind="paged",
-                text=f"{incident.happened} I may not act: {refusal}",
-                severity="error",
-            )
-        )
+        text = f"{incident.happened} I may not act: {refusal}"
+        entry = Entry(id="refused", kind="paged", text=text, severity="error")
     aws.store.open_closed(
         replace(
             incident,
             outcome="refused",
-            summary=f"Refused: {refusal}",
+            summary=f"{incident.target_name} needs you: I may not act. {refusal}"
+            if left_to_nobody
+            else f"Refused: {refusal}",
             doing="Nothing: a guard refused.",
-            need="Look at the target yourself; nothing was changed."
+            need=f"Look at {incident.target_name} yourself; nothing was changed."
             if left_to_nobody
             else "Nothing; see above.",
         ),
-        *entries,
+        entry,
     )
     raise refusal
 

@@ -380,7 +380,7 @@ class _Watch:
         said += [
             f"{change.name} is recorded as {change.state}"
             for change in (incident.changes if incident else ())
-            if change.state != "put_back"
+            if change.state not in {"put_back", "not_made"}
         ]
         words = {
             "lock": "a lock is held",

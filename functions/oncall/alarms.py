@@ -267,14 +267,14 @@ def machine_input(
     given: dict[str, Any] = {contract.target_input: start.target}
     if start.mode:
         given["mode"] = start.mode
-    given |= {"reason": brief(live.reason), "alarm": alarm}
+    given |= {"reason": brief(live.reason, _metric(live)), "alarm": alarm}
     if storm:
         given["storm"] = storm
     return given
 
 
-def brief(reason: str) -> str:
-    """Return an alarm's state reason in brief: ``382, threshold 200`` where a threshold is crossed.
+def brief(reason: str, metric: str = "") -> str:
+    """Return an alarm's state reason in brief: ``Errors 382, threshold 200``.
 
     CloudWatch words it "Threshold Crossed: 2 out of the last 3 datapoints [382.0 (…), …] were
     greater than the threshold (200.0) …"; any other reason is only shortened.
@@ -282,7 +282,18 @@ def brief(reason: str) -> str:
     crossed = _CROSSED.search(reason)
     if not crossed:
         return shortened(reason, _REASON_LENGTH)
-    return f"{float(crossed['value']):.6g}, threshold {float(crossed['threshold']):.6g}"
+    value, threshold = float(crossed["value"]), float(crossed["threshold"])
+    return f"{metric} {value:.6g}, threshold {threshold:.6g}".strip()
+
+
+def _metric(live: Alarm) -> str:
+    """Return the name of the one metric that an alarm watches, ``""`` when there are several."""
+    named = {
+        str(metric["metricStat"]["metric"].get("name", ""))
+        for metric in live.metrics
+        if "metricStat" in metric
+    }
+    return named.pop() if len(named) == 1 else ""
 
 
 def execution_name(alarm_arn: str, changed_at: datetime) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from oncall.record import Incident, Run
     from oncall.services import Services
 
+SAME = "same as before"
 _GONE = frozenset({"ResourceNotFoundException", "ParameterNotFound", "NotFoundException"})
 
 
@@ -34,8 +35,18 @@ class Planned:
     resource: str
     name: str
     before: Any
+    """The live value that the plan saw."""
     after: Any
     why: str
+    original: Any = SAME
+    """What it is put back to, where that is not ``before``: another run's leftover is mended."""
+    supersedes: str = ""
+    """The ended incident whose lease on the setting is taken over."""
+
+    @property
+    def put_back_to(self) -> Any:
+        """The value that the setting goes back to."""
+        return self.before if self.original == SAME else self.original
 
 
 def tell(value: Any) -> str:
@@ -74,14 +85,19 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
     planned = planned_for(incident, plan_hash, lever_id)
     check_before_change(aws, run, planned.name, lever.tags(aws, planned.resource))
     ours = _own_change(incident, planned)
+    if ours is not None and ours.after != planned.after:
+        raise WorldMoved(
+            f"{planned.name} is still changed by this run ({tell(ours.after)}); it is put back "
+            f"before it is changed again."
+        )
     live = lever.read(aws, planned.resource)
-    made_before_a_crash = ours is not None and ours.after == planned.after and live == ours.after
+    made_before_a_crash = ours is not None and live == ours.after
     if live != planned.before and not made_before_a_crash:
         raise WorldMoved(
             f"{planned.name} is {tell(live)} now; the plan saw {tell(planned.before)}. "
             f"I look again."
         )
-    before = ours.before if ours else planned.before
+    before = planned.put_back_to
     change = Change(
         lever=lever_id,
         resource=planned.resource,
@@ -104,6 +120,7 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
             text=f"About to set {planned.name} from {tell(planned.before)} to "
             f"{tell(planned.after)}.",
         ),
+        planned.supersedes,
     )
     if live != planned.after:
         lever.write(aws, planned.resource, planned.after)
@@ -183,7 +200,9 @@ def _put_one_back(aws: Services, change: Change) -> Change:
         live = lever.read(aws, change.resource)
         if live == change.before:
             return replace(
-                change, state="put_back", note=f"{change.name} is {tell(live)}, as it was before."
+                change,
+                state="not_made" if change.state == "intended" else "put_back",
+                note=f"{change.name} is {tell(live)}, as it was before.",
             )
         if live != change.after:
             return replace(

@@ -13,6 +13,7 @@ from oncall.changes import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from oncall.record import Change, Incident
 
@@ -97,15 +98,20 @@ def need(ending: Ending, incident: Incident) -> str:
     return f"{action} {_left(incident)}" if ending.error != "PutBackFailed" else action
 
 
-def summary(ending: Ending, ended: str, incident: Incident) -> str:
-    """Return the last line of the thread."""
+def summary(ending: Ending, ended: str, incident: Incident, took: timedelta) -> str:
+    """Return the last line of the thread; ``took`` is the time since the incident was opened."""
     if ended == "resolved":
-        relief = incident.progress.get("text") or f"{incident.target_name} is relieved."
-        return f"{relief} {_left(incident)}"
+        relief = str(incident.progress.get("text") or f"{incident.target_name} is relieved.")
+        return f"{relief.rstrip('.')}, in {_took(took)}. {_left(incident)}"
     if ended == "observed":
         return f"{incident.target_name}: observed, nothing was changed. {incident.doing}"
     words = ended.replace("_", " ").capitalize()
     return f"{words}. {_why(ending)} {_left(incident)}"
+
+
+def _took(took: timedelta) -> str:
+    minutes, seconds = divmod(round(took.total_seconds()), 60)
+    return f"{minutes} min" if minutes else f"{seconds} s"
 
 
 def closing_words(incident: Incident) -> str:
@@ -118,6 +124,7 @@ def told(change: Change) -> str:
     made = f"Set {change.name} {tell(change.before)} → {tell(change.after)}"
     return {
         "put_back": f"{made} and put it back.",
+        "not_made": f"Did not set {change.name} after all.",
         "left": f"{made}; somebody has changed it since, so I left it.",
         "handed_over": f"{made}; it is yours now.",
     }.get(change.state, f"{made}.")
@@ -125,7 +132,7 @@ def told(change: Change) -> str:
 
 def _why(ending: Ending) -> str:
     if ending.error == "NoAnswer":
-        return "Nobody answered in time, so I changed nothing."
+        return "Nobody answered in time, so I did not go ahead."
     if not ending.because:
         return f"The run stopped: {ending.error}." if ending.error else ""
     sentence = ending.because.strip()

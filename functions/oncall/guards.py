@@ -159,8 +159,8 @@ def heed_stop(aws: Services, run: Run) -> None:
         return
     reason = f": {stop['reason']}" if stop.get("reason") else ""
     if stop["kind"] == "take_over":
-        raise TakenOver(f"{stop['by']} took over at {stop['at']}{reason}.")
-    raise Aborted(f"{stop['by']} aborted the run at {stop['at']}{reason}.")
+        raise TakenOver(f"{stop['by']} took over{reason}.")
+    raise Aborted(f"{stop['by']} aborted the run{reason}.")
 
 
 def heed_switches(aws: Services, run: Run) -> None:

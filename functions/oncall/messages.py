@@ -718,8 +718,9 @@ def pages(incident: Incident, sent: Iterable[str], opened: Mapping[str, bool]) -
     base = dedup_key(incident)
     over = incident.outcome == "resolved"
     wanted: list[Page] = []
-    if incident.trigger.get("kind") == "alarm" and incident.mode == "auto" and not over:
-        wanted.append(Page("change", "change", payload=_change_event(incident)))
+    changed = next((entry for entry in incident.entries if entry.kind == "changed"), None)
+    if changed is not None:
+        wanted.append(Page("change", "change", payload=_change_event(incident, changed)))
     if waiting(incident):
         wanted.append(_ask_page(incident, base))
     keys = dict(opened)
@@ -780,12 +781,13 @@ def _settles(entry: Entry) -> bool:
     return entry.data.get("decision") in _DECIDED and not entry.data.get("missing")
 
 
-def _change_event(incident: Incident) -> dict[str, Any]:
-    text = f"{clean(incident.target_name, 100)}: runbook {incident.runbook} started by an alarm"
+def _change_event(incident: Incident, changed: Entry) -> dict[str, Any]:
+    """Tell the first change: it stands beside the service's incidents and wakes nobody."""
+    text = f"{clean(incident.target_name, 100)}, runbook {incident.runbook}: {changed.text}"
     return {
         "summary": clean(text, MAX_SUMMARY),
         "source": clean(incident.target, 300),
-        "timestamp": incident.started_at,
+        "timestamp": changed.at,
         "custom_details": {"incident": incident.id, "what_happened": clean(incident.happened)},
     }
 
@@ -873,7 +875,8 @@ def _overview(incident: Incident) -> list[tuple[str, str]]:
     trigger = incident.trigger
     alarm = trigger.get("alarm") or {}
     by = alarm.get("name") if trigger.get("kind") == "alarm" else trigger.get("by")
-    started = f"{trigger.get('kind', '')} {by or ''} {trigger.get('reason', '')}"
+    reason = f": {trigger['reason']}" if trigger.get("reason") else ""
+    started = f"{trigger.get('kind', '')} {by or ''}".strip() + reason
     rows = [
         ("Outcome", incident.outcome or incident.phase),
         ("Summary", incident.summary),
@@ -895,7 +898,7 @@ def _duration(incident: Incident) -> str:
         return ""
     took = parse(incident.closed_at) - parse(incident.started_at)
     minutes, seconds = divmod(int(took.total_seconds()), 60)
-    return f"{minutes} min {seconds} s"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _timeline(entry: Entry) -> tuple[str, str, str]:

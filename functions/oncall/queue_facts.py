@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationTypeDef
 
+    from oncall.record import Change
     from oncall.services import Services
 
 BACK_PRESSURE_TAG = "runbook:back-pressure"
@@ -119,7 +120,7 @@ def _consumer(aws: Services, mapping: EventSourceMappingConfigurationTypeDef) ->
         "mapping_concurrency": mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
         "mapping_provisioned": bool(mapping.get("ProvisionedPollerConfig")),
         "batch_size": mapping["BatchSize"],
-        "disabled_by": lease.incident if lease and lease.after is False else None,
+        "disabled_by": _ended_disabler(aws, lease),
         "function": configuration["FunctionName"],
         "function_arn": configuration["FunctionArn"],
         "function_timeout": configuration["Timeout"],
@@ -128,6 +129,14 @@ def _consumer(aws: Services, mapping: EventSourceMappingConfigurationTypeDef) ->
         "account_limit": account["ConcurrentExecutions"],
         "unreserved": account["UnreservedConcurrentExecutions"],
     }
+
+
+def _ended_disabler(aws: Services, lease: Change | None) -> str | None:
+    """Return the incident that has disabled the mapping, left it so and ended."""
+    if lease is None or lease.after is not False:
+        return None
+    incident = aws.store.find(lease.incident)
+    return lease.incident if incident is None or incident.status == "closed" else None
 
 
 def _parameter(aws: Services, name: str) -> str | None:

@@ -28,6 +28,9 @@ MAPPING_CONCURRENCY = "mapping-concurrency"
 MAPPING_ENABLED = "mapping-enabled"
 BACK_PRESSURE = "back-pressure"
 _STEPS_OF_A_TREND = 3
+_SHARE_OF_A_RUN = 0.25
+"""A plan may predict at most this share of the time that a run has; the rest is for overruns."""
+_ROUND_FROM = 5
 _NEARLY = 0.8
 """Share of its timeout from which a function without a history counts as slow."""
 _POLLING = frozenset({"Enabled", "Enabling", "Updating", "Creating"})
@@ -55,7 +58,7 @@ class Facts:
     mapping_provisioned: bool = False
     batch_size: int = 0
     disabled_by: str | None = None
-    """The incident that leases the mapping as disabled, if any."""
+    """The ended incident of ours that has left the mapping disabled, if any."""
     function: str | None = None
     function_arn: str | None = None
     function_timeout: int = 0
@@ -379,6 +382,8 @@ def plan(
             before=False,
             after=True,
             why=f"incident {facts.disabled_by} disabled it and has ended",
+            original=True,
+            supersedes=facts.disabled_by,
         )
         return Plan("enable", "drain", (change,), f"Enable {change.name} again.")
     if diagnosis.cause in {"consumer_erroring", "downstream_slow"}:
@@ -413,25 +418,27 @@ def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float])
             bounds,
         )
     surplus = to * each - arrival
-    if surplus <= 0:
+    predicted = math.ceil(facts.backlog / surplus) if surplus > 0 else None
+    if predicted is None or predicted > limits["run_seconds"] * _SHARE_OF_A_RUN:
+        takes = f", which takes {_duration(predicted)}" if predicted is not None else ""
+        held = f" ({'; '.join(bounds)})" if bounds else ""
         return Plan(
             "human",
             "drain",
             (),
             f"{diagnosis.sentence} Even at {to} it would work off {_per_second(to * each)} of "
-            f"{_per_second(arrival)} arriving ({'; '.join(bounds)}).",
+            f"{_per_second(arrival)} arriving{takes}{held}.",
             bounds,
         )
-    predicted = math.ceil(facts.backlog / surplus)
-    changes = (*_raises(facts, to, each), *_shed(facts, limits))
+    changes = (*_raises(facts, to), *_shed(facts, limits))
     shed = f" {_shed_words(facts)}." if changes and changes[-1].lever == BACK_PRESSURE else ""
     held = f" Held to that by: {'; '.join(bounds)}." if bounds else ""
     return Plan(
         "raise",
         "drain",
         changes,
-        f"Raise {facts.function} from {cap} to {to}: {_per_second(each)} each, "
-        f"{_per_second(arrival)} arriving, {facts.backlog} waiting; drained in about "
+        f"Raise {facts.function} from {cap} to {to}: each does {_per_second(each)} and "
+        f"{_per_second(arrival)} arrive, so {to} clear the {facts.backlog} waiting in about "
         f"{_duration(predicted)}.{shed}{held}",
         bounds,
         predicted,
@@ -467,9 +474,13 @@ def _ceilings(facts: Facts, cap: int, limits: Mapping[str, float]) -> list[tuple
     return ceilings
 
 
-def _raises(facts: Facts, to: int, each: float) -> tuple[Planned, ...]:
-    """Return the reservation first, then the mapping's cap: pollers ignore the reservation."""
-    why = f"{facts.queue} is at its cap, each does {_per_second(each)}"
+def _raises(facts: Facts, to: int) -> tuple[Planned, ...]:
+    """Return the reservation first, then the mapping's cap: pollers ignore the reservation.
+
+    With a reservation the cap is set to the same number even where it was higher, as what is
+    polled beyond the reservation is throttled and burns receives.
+    """
+    why = "it is at its cap and healthy"
     changes: list[Planned] = []
     needed = to + facts.other_caps
     if facts.reserved is not None and facts.reserved < needed and facts.function_arn:
@@ -483,7 +494,7 @@ def _raises(facts: Facts, to: int, each: float) -> tuple[Planned, ...]:
                 why=f"{why}, and its pollers ignore the reservation",
             )
         )
-    if facts.mapping_concurrency is not None and facts.mapping_concurrency < to:
+    if facts.mapping_concurrency is not None and facts.mapping_concurrency != to:
         changes.append(_cap_change(facts, to, why))
     return tuple(changes)
 
@@ -501,7 +512,8 @@ def _cap_change(facts: Facts, to: int, why: str) -> Planned:
 
 def _plan_lower(diagnosis: Diagnosis, facts: Facts) -> Plan:
     """Halve the cap, so that what lies behind can recover; a human decides."""
-    at = facts.cap or int(max(facts.concurrency, default=0))
+    running = int(max(facts.concurrency, default=0))
+    at = min((value for value in (facts.cap, running) if value), default=0)
     to = max(MIN_CONCURRENCY_OF_A_MAPPING, at // 2)
     if to >= at:
         return Plan(
@@ -585,7 +597,7 @@ def assess(
         return _assess_protection(before, facts, rules, number)
     backlog = max(1, planned["backlog"])
     clear = clear_below(backlog, rules)
-    calm = before.calm + 1 if facts.backlog <= clear else 0
+    calm = before.calm + 1 if facts.visible <= clear else 0
     fell = before.visible is None or facts.visible < before.visible or facts.visible <= clear
     bad = 0 if fell else before.bad + 1
     done = min(1.0, max(0.0, 1 - facts.visible / backlog))
@@ -619,7 +631,7 @@ def assess_calm(
     """Judge whether the queue stays calm now that settings are back."""
     number = before.number + 1
     clear = clear_below(max(1, planned["backlog"]), rules)
-    calm = before.calm + 1 if facts.backlog <= clear else 0
+    calm = before.calm + 1 if facts.visible <= clear else 0
     bad = 0 if calm else before.bad + 1
     look = Look(number, "wait", f"{facts.visible} waiting.", facts.visible, calm, bad, 1.0)
     if calm >= rules["calm_periods"]:
@@ -677,7 +689,7 @@ def _worse(facts: Facts, planned: Mapping[str, Any], rules: Mapping[str, float])
 def _looks_allowed(planned: Mapping[str, Any], facts: Facts, rules: Mapping[str, float]) -> int:
     predicted = planned["predicted_seconds"]
     if predicted is None:
-        return int(rules["baseline_periods"])
+        return int(rules["watch_periods"])
     periods = math.ceil(predicted / facts.period_seconds)
     return int(rules["grace_periods"] + rules["overrun_factor"] * max(periods, 5))
 
@@ -715,7 +727,7 @@ def _falling(depths: Sequence[float]) -> bool:
 def _per_second(rate: float | None) -> str:
     if rate is None:
         return "unknown (no datapoints)"
-    return f"{rate:.3g}/s"
+    return f"{rate:.1f}/s" if rate < _ROUND_FROM else f"{rate:.0f}/s"
 
 
 def _percent(share: float | None) -> str:

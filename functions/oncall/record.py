@@ -100,7 +100,7 @@ class Change:
     """The command that puts it back by hand."""
     expires_at: str
     state: str = "intended"
-    """``intended applied put_back left handed_over``; ``left``: someone has changed it since."""
+    """``intended applied put_back not_made left handed_over``; ``left``: changed by someone since."""
     incident: str = ""
     recorded_at: str = ""
     ended_at: str = ""
@@ -546,11 +546,11 @@ class IncidentStore:
 
     # Changes
 
-    def lease_change(self, run: Run, change: Change, entry: Entry) -> None:
+    def lease_change(self, run: Run, change: Change, entry: Entry, supersedes: str = "") -> None:
         """Record a change before it is made and lease its setting to this run.
 
-        The ``before`` of a setting that this incident has changed already is kept. Raises
-        ``GuardRefused`` when another incident leases the setting, ``LockLost`` as ever.
+        ``supersedes`` is the ended incident whose lease may be taken over. Raises ``GuardRefused``
+        when another incident leases the setting, ``LockLost`` as ever.
         """
         stamped = replace(change, incident=run.incident, recorded_at=iso(self._clock()))
         attributes = _change_attributes(stamped)
@@ -565,8 +565,13 @@ class IncidentStore:
                     "open": "change",
                     "due": epoch(parse(change.expires_at)),
                 },
-                "ConditionExpression": "attribute_not_exists(pk) OR incident = :incident",
-                "ExpressionAttributeValues": {":incident": run.incident},
+                "ConditionExpression": (
+                    "attribute_not_exists(pk) OR incident = :incident OR incident = :ended"
+                ),
+                "ExpressionAttributeValues": {
+                    ":incident": run.incident,
+                    ":ended": supersedes or run.incident,
+                },
             }
         }
         try:
