@@ -100,7 +100,7 @@ class Change:
     """The command that puts it back by hand."""
     expires_at: str
     state: str = "intended"
-    """``intended applied put_back not_made left handed_over``; ``left``: changed by someone since."""
+    """``intended applied put_back not_made left handed_over``; ``left``: someone changed it."""
     incident: str = ""
     recorded_at: str = ""
     ended_at: str = ""
