@@ -27,8 +27,10 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Write the question. Raises ``Aborted`` or ``TakenOver`` when it is too late to ask."""
     heed_stop(aws, call.run)
     level = int(call.payload["level"])
+    incident = aws.store.load(call.run.incident)
+    contract = contracts.load(call.run.runbook)
+    people = 2 if incident.plan.get("action") in contract.two_people else 1
     deadline = iso(aws.clock() + timedelta(seconds=int(call.payload["wait_seconds"])))
-    people = contracts.load(call.run.runbook).people
     plan_hash = str(call.payload["plan_hash"])
     ask = Ask(
         id=f"{plan_hash[:8]}-{call.run.round}-{level}",
@@ -38,7 +40,6 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         people=people,
         level=level,
     )
-    incident = aws.store.load(call.run.incident)
     who = "somebody" if people == 1 else f"{people} people"
     silence = (
         "No answer: I page the next in line."

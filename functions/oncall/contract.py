@@ -73,7 +73,8 @@ class Contract:
     trigger: Mapping[str, Any]
     inputs: Mapping[str, Any]
     modes: Mapping[str, Any]
-    people: int
+    two_people: tuple[str, ...]
+    """Plan actions that two different people have to approve."""
     limits: Mapping[str, float]
     verification: Mapping[str, float]
     """The numbers of ``verification``."""
@@ -119,7 +120,7 @@ def load(runbook: str, folder: Path = CONTRACTS) -> Contract:
         trigger=text["trigger"],
         inputs=text["inputs"],
         modes=text["modes"],
-        people=text["approval"]["people"],
+        two_people=tuple(text["approval"]["two_people"]),
         limits=text["limits"],
         verification={
             name: value

@@ -235,7 +235,7 @@ def test_a_runbook_that_there_is_not_is_told_with_those_there_are(name: str) -> 
 def test_a_contract_is_read_as_it_is_written() -> None:
     assert CONTRACT.id == "queue-saturation"
     assert CONTRACT.target_input == "queue"
-    assert CONTRACT.people == CONTRACT.text["approval"]["people"]
+    assert list(CONTRACT.two_people) == CONTRACT.text["approval"]["two_people"]
     assert CONTRACT.limits == CONTRACT.text["limits"]
     assert CONTRACT.verification["calm_periods"] == 3
     assert set(map(type, CONTRACT.verification.values())) <= {int, float}

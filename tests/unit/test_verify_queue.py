@@ -14,6 +14,7 @@ import plan_queue_relief
 import put_back
 import verify_queue
 from oncall import changes, queues
+from oncall import contract as contracts
 from oncall.errors import Aborted, Ineffective, NeedsHuman, Recurred, WorldMoved
 from oncall.queues import Facts, Look
 from oncall.step import Call
@@ -241,6 +242,19 @@ def question(
         world.aws,
     )
     return str(asked["ask"])
+
+
+def test_a_marked_action_is_put_to_two_people(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marked = replace(contracts.load("queue-saturation"), two_people=("raise",))
+    monkeypatch.setattr(contracts, "load", lambda _runbook: marked)
+    plan(world)
+    assert world.load().plan["action"] == "raise"
+    asked = world.store.ask(world.run.incident, question(world))
+    assert asked is not None
+    assert asked.people == 2
+    assert "a yes from 2 people" in world.texts("asked")[0]
 
 
 def test_a_question_is_put_with_its_deadline_and_what_silence_means(world: World) -> None:
