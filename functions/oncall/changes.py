@@ -141,7 +141,7 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
             data={"by_hand": lever.command(planned.resource, planned.after), "undo": change.undo},
         ),
         doing=f"Set {planned.name} {tell(planned.before)} → {tell(planned.after)}; "
-        f"it goes back to {tell(before)} when this is over.",
+        + ("it stays so." if change.mends else f"it goes back to {tell(before)} when this is over."),
     )
     return {
         "lever": lever_id,
@@ -199,12 +199,15 @@ def _put_one_back(aws: Services, change: Change) -> Change:
     try:
         live = lever.read(aws, change.resource)
         if live == change.before:
+            never_made = change.state == "intended" and not change.mends
             return replace(
                 change,
-                state="not_made" if change.state == "intended" else "put_back",
+                state="not_made" if never_made else "put_back",
                 note=f"{change.name} is {tell(live)}, as it was before.",
             )
-        if live != change.after:
+        # A mend that was only intended is still as the ended incident left it: finish it.
+        leftover = change.mends and change.state == "intended"
+        if live != change.after and not leftover:
             return replace(
                 change,
                 state="left",
@@ -222,7 +225,7 @@ def _put_one_back(aws: Services, change: Change) -> Change:
     return replace(
         change,
         state="put_back",
-        note=f"Put {change.name} back from {tell(change.after)} to {tell(change.before)}.",
+        note=f"Put {change.name} back from {tell(live)} to {tell(change.before)}.",
     )
 
 

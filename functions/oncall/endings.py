@@ -122,8 +122,12 @@ def closing_words(incident: Incident) -> str:
 def told(change: Change) -> str:
     """Say in a sentence what was changed and what became of it."""
     made = f"Set {change.name} {tell(change.before)} → {tell(change.after)}"
+    back = f"{made} and put it back."
+    if change.mends:
+        made = f"Set {change.name} to {tell(change.after)} for good"
+        back = f"{made}."
     return {
-        "put_back": f"{made} and put it back.",
+        "put_back": back,
         "not_made": f"Did not set {change.name} after all.",
         "left": f"{made}; somebody has changed it since, so I left it.",
         "handed_over": f"{made}; it is yours now.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools import Logger
 
+from oncall import changes
 from oncall.errors import OnCallError
 from oncall.record import Run
 from oncall.services import Services, Settings
@@ -55,6 +56,17 @@ def step(
             return work(call, services())
 
     return handler
+
+
+def change_step(lever: str) -> Callable[[Mapping[str, Any], object], Mapping[str, Any]]:
+    """Make a Lambda handler that makes the plan's change of one lever.
+
+    The event is a step's, with ``plan_hash``; the answer and the errors are those of
+    ``changes.make``.
+    """
+    return step(
+        lambda call, aws: changes.make(aws, call.run, lever, str(call.payload["plan_hash"]))
+    )
 
 
 @contextmanager
