@@ -141,7 +141,9 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
             data={"by_hand": lever.command(planned.resource, planned.after), "undo": change.undo},
         ),
         doing=f"Set {planned.name} {tell(planned.before)} → {tell(planned.after)}; "
-        + ("it stays so." if change.mends else f"it goes back to {tell(before)} when this is over."),
+        + (
+            "it stays so." if change.mends else f"it goes back to {tell(before)} when this is over."
+        ),
     )
     return {
         "lever": lever_id,

@@ -491,15 +491,15 @@ def _changes(incident: Incident) -> list[Block]:
 
 
 def _change_line(change: Change) -> str:
-    line = (
-        f"• {escape(change.name, 200)}: {escape(tell(change.before), 100)} → "
-        f"*{escape(tell(change.after), 100)}*"
-    )
+    was = "" if change.mends else f"{escape(tell(change.before), 100)} → "
+    line = f"• {escape(change.name, 200)}: {was}*{escape(tell(change.after), 100)}*"
     match change.state:
         case "left":
             line += ", changed by someone else since"
         case "handed_over":
             line += ", stays until you undo it"
+        case _ if change.mends:
+            line += " for good"
         case _:
             line += f", back by {clock(change.expires_at)} at the latest"
     return f"{line}. Undo: {code(change.undo)}"

@@ -111,6 +111,11 @@ class Change:
         """Whether the setting may still be other than it was before the run."""
         return self.state in {"intended", "applied"}
 
+    @property
+    def mends(self) -> bool:
+        """Whether it makes good what another run has left, so that it stays as it is set."""
+        return bool(self.before == self.after)
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

@@ -4,6 +4,8 @@ import importlib
 import json
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -154,7 +156,7 @@ def test_a_step_that_has_timed_out_is_not_called_a_question_without_an_answer(er
 
 def test_silence_is_told() -> None:
     text = endings.hand_over_text(Ending("NoAnswer", ""), an_incident())
-    assert text == "Nobody answered in time, so I changed nothing. Nothing was changed."
+    assert text == "Nobody answered in time, so I did not go ahead. Nothing was changed."
 
 
 @pytest.mark.parametrize(
@@ -214,6 +216,29 @@ def test_what_became_of_each_change_is_told(state: str, words: str) -> None:
     assert endings.closing_words(an_incident()) == "Nothing was changed."
 
 
+def test_a_change_that_was_never_made_is_not_told_as_made() -> None:
+    incident = an_incident(a("not_made"))
+    assert endings.closing_words(incident) == f"Did not set {CHANGE.name} after all."
+    assert endings.undo_commands(incident) == ""
+    assert endings.need(Ending("KeyError", ""), incident).endswith(
+        "Everything I changed is back as it was."
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("applied", "."),
+        ("put_back", "."),
+        ("left", "; somebody has changed it since, so I left it."),
+        ("handed_over", "; it is yours now."),
+    ],
+)
+def test_what_is_mended_for_good_is_told_so(state: str, words: str) -> None:
+    mended = replace(a(state), before=60)
+    assert endings.closing_words(an_incident(mended)) == f"Set {CHANGE.name} to 60 for good{words}"
+
+
 @pytest.mark.parametrize(
     ("error", "need"),
     [
@@ -234,7 +259,7 @@ def test_what_the_person_has_to_do_is_told(error: str, need: str) -> None:
 @pytest.mark.parametrize(
     ("error", "outcome", "summary"),
     [
-        ("", "resolved", "orders is drained. Everything I changed is back as it was."),
+        ("", "resolved", "orders is drained, in 27 s. Everything I changed is back as it was."),
         ("", "observed", "orders: observed, nothing was changed. Drained."),
         (
             "NeedsHuman",
@@ -250,4 +275,15 @@ def test_what_the_person_has_to_do_is_told(error: str, need: str) -> None:
 )
 def test_the_last_line_says_how_it_ended(error: str, outcome: str, summary: str) -> None:
     incident = an_incident(a("put_back"), doing="Drained.", progress={"text": "orders is drained."})
-    assert endings.summary(Ending(error, "Look."), outcome, incident) == summary
+    took = timedelta(seconds=27)
+    assert endings.summary(Ending(error, "Look."), outcome, incident, took) == summary
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.4, "59 s"), (59.6, "1 min"), (60, "1 min"), (119, "1 min"), (120, "2 min")],
+)
+def test_the_last_line_says_how_long_it_took(seconds: float, words: str) -> None:
+    ending, took = Ending("", ""), timedelta(seconds=seconds)
+    told = endings.summary(ending, "resolved", an_incident(), took)
+    assert told == f"orders is relieved, in {words}. Nothing was changed."

@@ -189,7 +189,7 @@ def test_the_resource_that_is_changed_has_to_be_opted_in_itself() -> None:
     ("kind", "error", "words"),
     [("abort", Aborted, "aborted the run"), ("take_over", TakenOver, "took over")],
 )
-@pytest.mark.parametrize(("reason", "told"), [("wrong queue", ": wrong queue."), ("", "03:02.")])
+@pytest.mark.parametrize(("reason", "told"), [("wrong queue", ": wrong queue."), ("", ".")])
 def test_a_stop_is_told_with_who_and_why(
     kind: str, error: type[Exception], words: str, reason: str, told: str
 ) -> None:
@@ -201,8 +201,7 @@ def test_a_stop_is_told_with_who_and_why(
         guards.heed_stop(world.aws, run)
     with pytest.raises(error):
         guards.check_before_change(world.aws, run, "worker", OPTED_IN)
-    assert str(stopped.value).startswith(f"Alice {words} at 03:02")
-    assert str(stopped.value).endswith(told)
+    assert str(stopped.value) == f"Alice {words}{told}"
 
 
 def test_limits_come_from_the_contract_and_the_deployment() -> None:
