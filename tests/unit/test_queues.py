@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oncall import queues
+from oncall import changes, queues
 from oncall.changes import Planned
 from oncall.queues import Diagnosis, Facts, Look, Plan
 from tests.unit.world import CONTRACT, FUNCTION, MAPPING, PARAMETER, QUEUE
@@ -285,7 +285,7 @@ def test_failing_goes_before_slow_and_slow_before_poison() -> None:
 def test_the_evidence_holds_the_numbers() -> None:
     assert queues.evidence(CAPPED) == (
         "880 waiting, 20 in flight, oldest 50 s",
-        "in 21/s, out 19.9/s",
+        "in 21/s, out 20/s",
         "mapping Enabled, cap 10, batch 10",
         (
             "worker: concurrency 10, reserved none, failing 0%, 500 ms a message "
@@ -307,8 +307,16 @@ def test_the_evidence_says_what_is_missing_and_never_calls_it_zero() -> None:
     )
     zero = queues.evidence(the(sent=(0,), deleted=(0,), oldest_age=(0,), throttles=(0,)))
     assert zero[0].endswith("oldest 0 s")
-    assert zero[1] == "in 0/s, out 0/s"
+    assert zero[1] == "in 0.0/s, out 0.0/s"
     assert zero[3].endswith("throttles 0")
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [(1, "0.0/s"), (6, "0.1/s"), (299, "5.0/s"), (300, "5/s"), (330, "6/s"), (60_000, "1000/s")],
+)
+def test_a_rate_has_one_digit_where_that_says_something(sent: int, words: str) -> None:
+    assert queues.evidence(the(sent=(sent,)))[1].startswith(f"in {words}, ")
 
 
 def test_without_a_consumer_or_a_dead_letter_queue_the_evidence_leaves_them_out() -> None:
@@ -337,7 +345,27 @@ def test_a_capped_healthy_consumer_is_raised_as_far_as_drains_in_time() -> None:
     assert found.predicted_seconds == 900
     assert found.bounds == ()
     assert found.sentence == (
-        "Raise worker from 10 to 11: 2/s each, 21/s arriving, 900 waiting; drained in about 15 min."
+        "Raise worker from 10 to 11: each does 2.0/s and 21/s arrive, so 11 clear the 900 waiting "
+        "in about 15 min."
+    )
+    assert change.why == "it is at its cap and healthy"
+
+
+def test_a_raise_is_worded_with_what_it_counts_on() -> None:
+    fast = the(
+        visible=383,
+        mapping_concurrency=2,
+        concurrency=(2,) * 5,
+        sent=(900,) * 5,
+        duration=(1200 * 1000 / 11,) * 5,
+        usual_work=1000 / 11,
+    )
+    found = queues.plan(
+        Diagnosis("consumer_capped", "Capped.", ()), fast, {**LIMITS, "drain_within_periods": 0.25}
+    )
+    assert found.sentence == (
+        "Raise worker from 2 to 4: each does 11/s and 15/s arrive, so 4 clear the 403 waiting in "
+        "about 14 s."
     )
 
 
@@ -345,7 +373,7 @@ def test_a_capped_healthy_consumer_is_raised_as_far_as_drains_in_time() -> None:
     ("changed", "after", "bound"),
     [
         ({"sent": (60_000,) * 5}, None, "at most 5 times 10"),
-        ({"sent": (5900,) * 5, "visible": 90_000}, 50, "at most 5 times 10"),
+        ({"sent": (5900,) * 5, "visible": 4000}, 50, "at most 5 times 10"),
         (
             {"mapping_concurrency": 100, "concurrency": (100,) * 5, "visible": 900_000},
             200,
@@ -353,12 +381,12 @@ def test_a_capped_healthy_consumer_is_raised_as_far_as_drains_in_time() -> None:
         ),
         ({"visible": 90_000, "unreserved": 60}, 30, "at most 50% of the account's 60 unreserved"),
         (
-            {"visible": 90_000, "reserved": 10, "unreserved": 115},
+            {"visible": 60_000, "reserved": 10, "unreserved": 115},
             25,
             "the account has 115 unreserved and keeps 100",
         ),
         (
-            {"visible": 90_000, "reserved": 30, "unreserved": 110, "other_caps": 20},
+            {"visible": 40_000, "reserved": 30, "unreserved": 110, "other_caps": 20},
             20,
             "the account has 110 unreserved and keeps 100",
         ),
@@ -372,16 +400,16 @@ def test_each_bound_holds_the_plan_and_is_told(
     assert bound in found.sentence
     if after is None:
         assert found.action == "human"
-        assert "Even at 50 it would work off 100/s of 1e+03/s arriving" in found.sentence
+        assert found.sentence.endswith(
+            f"Even at 50 it would work off 100/s of 1000/s arriving ({bound})."
+        )
     else:
         assert found.changes[-1].after == after
         assert f"Held to that by: {bound}." in found.sentence
 
 
 def test_lambdas_own_limit_holds_where_the_contract_would_allow_more() -> None:
-    facts = the(
-        mapping_concurrency=900, concurrency=(900,) * 5, visible=90_000_000, unreserved=9000
-    )
+    facts = the(mapping_concurrency=900, concurrency=(900,) * 5, visible=5_000_000, unreserved=9000)
     limits = {**LIMITS, "max_concurrency": 5000}
     found = queues.plan(queues.diagnose(facts, RULES), facts, limits)
     assert found.changes[0].after == 1000
@@ -400,6 +428,39 @@ def test_the_reservation_is_raised_first_and_covers_every_cap() -> None:
 def test_a_reservation_alone_is_raised_where_the_mapping_has_no_cap() -> None:
     found = plan(the(mapping_concurrency=None, reserved=10))
     assert [change.lever for change in found.changes] == ["reserved-concurrency"]
+
+
+@pytest.mark.parametrize("cap", [11, 12, 100])
+def test_a_cap_above_its_reservation_is_set_to_what_the_reservation_is_raised_to(cap: int) -> None:
+    found = plan(the(mapping_concurrency=cap, reserved=10, other_caps=3))
+    made = [(change.lever, change.before, change.after) for change in found.changes]
+    assert made[0] == ("reserved-concurrency", 10, 11 + 3)
+    assert made[1:] == ([] if cap == 11 else [("mapping-concurrency", cap, 11)])
+
+
+@pytest.mark.parametrize(("run_seconds", "action"), [(3600, "raise"), (3599, "human")])
+def test_a_raise_that_would_fill_a_quarter_of_the_run_is_a_humans(
+    run_seconds: int, action: str
+) -> None:
+    # 900 waiting, 1/s more worked off than arrives: 900 s.
+    limits = {**LIMITS, "run_seconds": run_seconds}
+    found = queues.plan(queues.diagnose(CAPPED, RULES), CAPPED, limits)
+    assert found.action == action
+    if action == "human":
+        assert (found.changes, found.predicted_seconds) == ((), None)
+        assert found.sentence == (
+            "worker runs at its cap of 10 and is healthy. Even at 11 it would work off 22/s of "
+            "21/s arriving, which takes 15 min."
+        )
+
+
+def test_a_raise_that_is_held_to_less_than_it_needs_says_by_what() -> None:
+    found = plan(the(visible=900_000))
+    assert found.action == "human"
+    assert found.sentence.endswith(
+        "Even at 50 it would work off 100/s of 21/s arriving, which takes 3.2 h "
+        "(at most 5 times 10)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -436,7 +497,9 @@ def test_a_consumer_that_an_incident_has_left_disabled_is_enabled() -> None:
     assert found.action == "enable"
     assert (change.lever, change.resource) == ("mapping-enabled", MAPPING)
     assert (change.before, change.after) == (False, True)
+    assert (change.put_back_to, change.supersedes) == (True, "orders-0")
     assert "incident orders-0" in change.why
+    assert found.sentence == "Enable worker's consumer of orders again."
 
 
 @pytest.mark.parametrize("name", ["consumer_erroring", "downstream_slow"])
@@ -460,6 +523,22 @@ def test_a_reservation_below_the_cap_is_what_has_to_be_halved() -> None:
     (change,) = found.changes
     assert (change.lever, change.before, change.after) == ("mapping-concurrency", 100, 5)
     assert "from 10 to 5" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("running", "after"), [((30, 40, 20), 5), ((10,) * 5, 5), ((4, 8, 6), 4), ((), 5)]
+)
+def test_what_is_halved_is_what_runs_where_that_is_below_the_cap(
+    running: tuple[int, ...], after: int
+) -> None:
+    (change,) = plan(the(**{**HEALTH["downstream_slow"], "concurrency": running})).changes
+    assert (change.before, change.after) == (10, after)
+
+
+def test_a_consumer_that_runs_little_already_is_a_humans() -> None:
+    found = plan(the(**{**HEALTH["downstream_slow"], "concurrency": (2, 2)}))
+    assert (found.action, found.changes) == ("human", ())
+    assert "It runs at 2 already" in found.sentence
 
 
 def test_a_cap_that_is_low_already_is_a_humans() -> None:
@@ -603,6 +682,7 @@ limits_drawn = st.fixed_dictionaries(
         "account_share": st.sampled_from([0.1, 0.5, 1.0]),
         "drain_within_periods": st.sampled_from([1, 15, 60]),
         "retry_after_seconds": st.just(30),
+        "run_seconds": st.sampled_from([600, 3600, 10_800]),
     }
 ).map(lambda drawn: {**LIMITS, **drawn})
 
@@ -626,7 +706,7 @@ def check_bounds(facts: Facts, limits: dict[str, float], found: Plan) -> None:
     }
     for change in found.changes[: len(set(levers) & set(before))]:
         assert change.before == before[change.lever]
-        assert change.after > change.before > 0
+        assert change.before > 0
     caps = [
         after.get("mapping-concurrency", facts.mapping_concurrency),
         (after.get("reserved-concurrency", facts.reserved) or 0) - facts.other_caps
@@ -634,6 +714,7 @@ def check_bounds(facts: Facts, limits: dict[str, float], found: Plan) -> None:
         else None,
     ]
     to = min(cap for cap in caps if cap is not None)
+    assert to > facts.cap
     assert to <= limits["max_factor"] * facts.cap
     assert to <= limits["max_concurrency"]
     mapping = after.get("mapping-concurrency", 0)
@@ -643,11 +724,15 @@ def check_bounds(facts: Facts, limits: dict[str, float], found: Plan) -> None:
         assert mapping <= limits["account_share"] * facts.unreserved
     else:
         reservation = after.get("reserved-concurrency", facts.reserved)
-        assert reservation >= mapping + facts.other_caps
+        assert reservation >= facts.reserved
+        # In force after the raise, whether or not the mapping's cap is one of its changes.
+        polled = after.get("mapping-concurrency", facts.mapping_concurrency) or 0
+        assert reservation >= polled + facts.other_caps
+        assert not polled or polled == to
         raised = reservation - facts.reserved
         assert raised == 0 or facts.unreserved - raised >= facts.account_floor
     assert found.predicted_seconds is not None
-    assert found.predicted_seconds > 0
+    assert 0 < found.predicted_seconds <= limits["run_seconds"] / 4
 
 
 @given(facts=any_facts(), limits=limits_drawn)
@@ -704,6 +789,9 @@ def hash_of(*changes: Planned, action: str = "raise", words: str = "Raise it.") 
         replace(CHANGE, before=None),
         replace(CHANGE, after=12),
         replace(CHANGE, why="because"),
+        replace(CHANGE, original=9),
+        replace(CHANGE, original=None),
+        replace(CHANGE, supersedes="orders-0"),
     ],
 )
 def test_the_hash_changes_with_anything_that_is_approved(other: Planned) -> None:
@@ -733,7 +821,9 @@ def test_the_plans_document_holds_what_people_and_later_looks_need() -> None:
         "name": "worker's maximum concurrency on orders",
         "before": 10,
         "after": 11,
-        "why": "orders is at its cap, each does 2/s",
+        "why": "it is at its cap and healthy",
+        "original": changes.SAME,
+        "supersedes": "",
     }
     json.dumps(found)
 
@@ -768,17 +858,23 @@ def test_a_queue_that_falls_and_stays_down_is_drained() -> None:
     assert found[-1].sentence == "orders is drained: 70 waiting."
 
 
-def test_messages_in_flight_are_not_drained_yet() -> None:
-    facts = the(visible=0, in_flight=91)
+@pytest.mark.parametrize(("visible", "in_flight", "calm"), [(90, 5000, 1), (91, 0, 0)])
+def test_a_queue_drains_by_what_waits_not_by_what_is_in_work(
+    visible: int, in_flight: int, calm: int
+) -> None:
+    facts = the(visible=visible, in_flight=in_flight)
     look = queues.assess(FIRST, facts, PLAN, RULES, shed=False)
-    assert (look.verdict, look.calm) == ("wait", 0)
+    assert (look.verdict, look.calm) == ("wait", calm)
+    before = Look(number=2, visible=80, calm=2)
+    look = queues.assess(before, facts, PLAN, RULES, shed=False)
+    assert look.verdict == ("drained" if calm else "wait")
 
 
 def test_a_look_says_how_far_it_has_come_and_when_it_will_be_done() -> None:
     first, second = looks([720, 540])
     assert first.eta_seconds is None
     assert second.eta_seconds == 180
-    assert second.sentence == "540 waiting, 40% drained, out 19.9/s."
+    assert second.sentence == "540 waiting, 40% drained, out 20/s."
     assert looks([540, 720])[1].eta_seconds is None
 
 
@@ -812,9 +908,10 @@ def test_a_queue_that_takes_far_longer_than_predicted_is_ineffective() -> None:
     assert short[-1].number == 5 + 3 * 5 + 1
 
 
-def test_a_plan_that_only_watches_waits_for_as_long_as_the_baseline() -> None:
+def test_a_plan_that_only_watches_gives_a_queue_thirty_looks() -> None:
+    assert WATCH["changes"] == []
     found = looks([900 - at // 2 for at in range(1, 200)], WATCH)
-    assert (found[-1].number, found[-1].verdict) == (61, "ineffective")
+    assert (found[-1].number, found[-1].verdict) == (31, "ineffective")
 
 
 @pytest.mark.parametrize(
@@ -984,9 +1081,12 @@ def test_a_queue_that_fills_again_has_recurred() -> None:
     assert "the cap is too low for good" in found[-1].sentence
 
 
-def test_messages_in_flight_are_not_calm() -> None:
-    look = queues.assess_calm(FIRST, the(visible=0, in_flight=91), PLAN, RULES)
-    assert (look.calm, look.bad) == (0, 1)
+@pytest.mark.parametrize(("visible", "in_flight", "counts"), [(90, 5000, (1, 0)), (91, 0, (0, 1))])
+def test_a_queue_is_calm_by_what_waits_not_by_what_is_in_work(
+    visible: int, in_flight: int, counts: tuple[int, int]
+) -> None:
+    look = queues.assess_calm(FIRST, the(visible=visible, in_flight=in_flight), PLAN, RULES)
+    assert (look.calm, look.bad) == counts
 
 
 def test_a_queue_that_never_stays_calm_has_recurred() -> None:
