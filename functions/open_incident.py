@@ -117,7 +117,7 @@ def _refuse(aws: Services, incident: Incident, request: Request, refusal: GuardR
             summary=f"{incident.target_name} needs you: I may not act. {refusal}"
             if left_to_nobody
             else f"Refused: {refusal}",
-            doing="Nothing: a guard refused.",
+            doing=f"Nothing: {refusal}",
             need=f"Look at {incident.target_name} yourself; nothing was changed."
             if left_to_nobody
             else "Nothing; see above.",

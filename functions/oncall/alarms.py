@@ -158,10 +158,14 @@ def _metrics(described: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         {
             "metricStat": {
                 "metric": {
+                    # What an expression makes of its metrics is the value of none of them.
+                    "name": query["MetricStat"]["Metric"].get("MetricName", "")
+                    if len(queries) == 1
+                    else "",
                     "dimensions": {
                         pair["Name"]: pair["Value"]
                         for pair in query["MetricStat"]["Metric"].get("Dimensions", [])
-                    }
+                    },
                 }
             },
             "accountId": query.get("AccountId", ""),
@@ -287,7 +291,7 @@ def brief(reason: str, metric: str = "") -> str:
 
 
 def _metric(live: Alarm) -> str:
-    """Return the name of the one metric that an alarm watches, ``""`` when there are several."""
+    """Return the name of the metric that an alarm watches, ``""`` when it is an expression."""
     named = {
         str(metric["metricStat"]["metric"].get("name", ""))
         for metric in live.metrics

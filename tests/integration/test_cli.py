@@ -170,7 +170,10 @@ def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_
     told = json.loads(ended.stdout)
     assert told["outcome"] == "refused"
     assert told["changes"] == []
-    assert "kill-switch/all" in told["slack"][0]["text"]
+    header = told["slack"][0]["text"]
+    assert header.startswith("🟠 orders needs you: I may not act.")
+    assert "kill-switch/all" in header
+    assert "ApproximateNumberOfMessagesVisible" in header
     assert [event["kind"] for event in told["pagerduty"] if event["woke"]] == ["trigger"]
     switch = aws.client("ssm").get_parameter(Name="/runbooks/kill-switch/all")
     assert switch["Parameter"]["Value"] == "run"

@@ -257,6 +257,7 @@ def test_pagerduty_down_delays_only_pagerduty(world: World) -> None:
 
 def test_pagerduty_overloaded_ends_soon(world: World) -> None:
     world.open()
+    world.change()
     world.pagerduty.rate_limited(100)
     with pytest.raises(NotDelivered, match="pagerduty: PagerDuty: status 429"):
         world.report()
@@ -278,7 +279,8 @@ def test_a_crash_between_sending_and_remembering_repeats_one_message(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.open()
-    for n in range(3):
+    world.note("changed", "Raised.")
+    for n in range(2):
         world.note("verified", f"Look {n}.")
 
     def crash(*_: Any, **__: Any) -> None:
@@ -414,6 +416,7 @@ def test_a_batch_fails_only_what_failed(world: World, monkeypatch: pytest.Monkey
 def test_an_outage_costs_a_batch_one_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two", "three"):
         world.open(name, target=f"arn:{name}", target_name=name)
+        world.note("changed", "Raised.")
     reporter = world.reporter()
     monkeypatch.setattr(report, "_reporter", lambda: reporter)
     world.slack.error("fatal_error")

@@ -180,6 +180,54 @@ def test_the_machine_accepts_what_is_made_for_it_and_cuts_what_is_long() -> None
     assert len(request.trigger["alarm"]["description"]) <= 500
 
 
+CROSSED = (
+    "Threshold Crossed: 2 out of the last 3 datapoints [388.0 (23/11/26 03:01:00), "
+    "310.5 (23/11/26 03:00:00)] were greater than the threshold (200.0) (minimum 2 datapoints "
+    "for OK -> ALARM transition)."
+)
+
+
+def reason(raw: Mapping[str, Any]) -> str:
+    live = alarms.read_alarm(raw)
+    start = alarms.decide(live, {"runbook:target": "orders"}, CONTRACT)
+    assert isinstance(start, Start)
+    return str(alarms.machine_input(CONTRACT, start, live, request="r1")["reason"])
+
+
+def named(*names: str) -> list[dict[str, Any]]:
+    metrics = math_metrics(*["orders"] * len(names))
+    for metric, name in zip(metrics, names, strict=False):
+        metric["MetricStat"]["Metric"]["MetricName"] = name
+    return metrics
+
+
+def test_the_reason_in_brief_names_the_one_metric_that_an_alarm_watches() -> None:
+    told = "ApproximateNumberOfMessagesVisible 388, threshold 200"
+    assert reason(described(StateReason=CROSSED)) == told
+    one = named("NumberOfMessagesSent")[:1]
+    sent = "NumberOfMessagesSent 388, threshold 200"
+    assert reason(without_metric(StateReason=CROSSED, Metrics=one)) == sent
+
+
+@pytest.mark.parametrize(
+    "metrics", [("NumberOfMessagesSent", "NumberOfMessagesDeleted"), ("NumberOfMessagesSent",)]
+)
+def test_the_value_of_an_expression_is_not_told_as_a_metrics(metrics: tuple[str, ...]) -> None:
+    raw = without_metric(StateReason=CROSSED, Metrics=named(*metrics))
+    assert reason(raw) == "388, threshold 200"
+    assert alarms.brief(CROSSED) == "388, threshold 200"
+
+
+def test_a_composite_alarms_reason_names_no_metric() -> None:
+    raw = without_metric(StateReason=CROSSED, AlarmRule='ALARM("a")')
+    assert reason(raw) == "388, threshold 200"
+
+
+def test_a_reason_of_any_other_wording_stays_as_it_is() -> None:
+    words = "Unchecked: Initial alarm creation"
+    assert reason(described(StateReason=words)) == words
+
+
 # Names
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -324,9 +325,50 @@ def actions(
 DECIDED = {"decision": "approve", "by": "U0ALICE"}
 
 
+CHANGED = Entry(
+    id="changed-1",
+    kind="changed",
+    text="Set worker cap from 20 to 60: it is at its cap and healthy.",
+    at="2026-11-23T03:02:07.000Z",
+    seq=2,
+)
+
+
 def test_acting_alone_wakes_nobody() -> None:
-    assert actions(an_incident()) == [("change", "")]
-    assert actions(an_incident(), sent=("change",)) == []
+    assert actions(an_incident(entries=(CHANGED,))) == [("change", "")]
+    assert actions(an_incident(entries=(CHANGED,)), sent=("change",)) == []
+
+
+@pytest.mark.parametrize("kind", ["alarm", "hand", "schedule"])
+@pytest.mark.parametrize("outcome", ["", "resolved", "failed"])
+def test_the_first_change_is_told_beside_the_services_incidents(kind: str, outcome: str) -> None:
+    second = replace(CHANGED, id="changed-2", text="Set another.", at=DEADLINE, seq=4)
+    over = {"status": "closed", "outcome": outcome, "closed_at": DEADLINE} if outcome else {}
+    entries = (an_entry(1, "opened", "Started."), CHANGED, an_entry(3), second)
+    incident = an_incident(trigger={"kind": kind}, entries=entries, **over)
+    (page,) = messages.pages(incident, [], {})
+    assert (page.id, page.action, page.dedup_key) == ("change", "change", "")
+    assert page.payload["summary"] == (
+        "orders, runbook queue-saturation: Set worker cap from 20 to 60: it is at its cap and "
+        "healthy."
+    )
+    assert page.payload["timestamp"] == CHANGED.at
+    assert page.payload["source"] == incident.target
+    assert page.payload["custom_details"]["incident"] == "orders-1"
+
+
+@pytest.mark.parametrize("mode", ["auto", "ask"])
+def test_where_nothing_was_changed_there_is_no_change_to_tell(mode: str) -> None:
+    kinds = ("opened", "planned", "intended", "verified", "put_back", "closed")
+    entries = tuple(an_entry(seq, kind) for seq, kind in enumerate(kinds, start=1))
+    assert actions(an_incident(mode=mode, entries=entries)) == []
+
+
+def test_a_mend_is_shown_as_one_that_stays() -> None:
+    mended = a_change(name="consumer", before=True, after=True)
+    text = shown(messages.header(an_incident(changes=(mended,)), LINKS))
+    assert "• consumer: *on* for good. Undo:" in text
+    assert "back by" not in text
 
 
 def test_observing_says_nothing_to_pagerduty() -> None:

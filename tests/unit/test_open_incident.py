@@ -150,6 +150,7 @@ def test_a_switch_a_freeze_or_a_missing_opt_in_refuses_alarms_and_people(
     assert says in text
     incident = world.store.load("orders-2")
     assert (incident.status, incident.outcome) == ("closed", "refused")
+    assert incident.doing == f"Nothing: {text}"
     (entry,) = incident.entries
     assert entry.id == "refused"
     if given is BY_ALARM:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -15,8 +15,17 @@ import put_back
 import verify_queue
 from oncall import changes, queues
 from oncall import contract as contracts
-from oncall.errors import Aborted, Ineffective, NeedsHuman, Recurred, WorldMoved
+from oncall.changes import Planned
+from oncall.errors import (
+    Aborted,
+    GuardRefused,
+    Ineffective,
+    NeedsHuman,
+    Recurred,
+    WorldMoved,
+)
 from oncall.queues import Facts, Look
+from oncall.record import Entry
 from oncall.step import Call
 from tests.unit.table import Killed
 from tests.unit.world import CONTRACT, DLQ, FUNCTION, MAPPING, PARAMETER, QUEUE, World, a_world
@@ -398,6 +407,93 @@ def test_staying_calm_is_told_by_the_closing_line_alone(world: World) -> None:
     assert found["verdict"] == "drained"
     assert not world.texts("verified")
     assert "stays calm" in world.load().progress["text"]
+
+
+# A consumer that another incident has left disabled
+
+OTHER = QUEUE.replace(":orders", ":other")
+
+
+def left_disabled(by: Literal["open", "closed", "gone"], mode: str = "auto") -> World:
+    """A consumer that orders-0 has disabled, and a run for its queue."""
+    world = a_world()
+    world.cloud.visible["other"] = 0
+    first = world.open("orders-0", target=OTHER, target_name="other")
+    disable = Planned("mapping-enabled", MAPPING, "consumer", before=True, after=False, why="why")
+    document = {"hash": "h", "changes": [asdict(disable)]}
+    world.store.note(world.run, None, plan=document)
+    changes.make(world.aws, world.run, disable.lever, "h")
+    if by != "open":
+        world.store.close(first, "failed", "Over.", Entry("closed", "closed", "Over."))
+    if by == "gone":  # Incidents are kept for a time, leases until they are given back.
+        for key in [key for key in world.table.items if key[0] == "INCIDENT#orders-0"]:
+            del world.table.items[key]
+    world.cloud.writes.clear()
+    world.open(mode=mode)
+    return world
+
+
+def disabler(world: World) -> str:
+    lease = world.store.lease("mapping-enabled", MAPPING)
+    return lease.incident if lease else ""
+
+
+@pytest.mark.parametrize("by", ["closed", "gone"])
+def test_a_consumer_that_an_ended_incident_left_disabled_is_enabled_for_good(
+    by: Literal["closed", "gone"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = left_disabled(by)
+    assert world.cloud.state == "Disabled"
+    assert inspect(world).disabled_by == "orders-0"
+    found = act(world)
+    assert (found["action"], found["levers"]) == ("enable", ["mapping-enabled"])
+    assert (world.cloud.state, disabler(world)) == ("Enabled", "orders-1")
+    assert world.texts("changed") == [
+        "Set worker's consumer of orders from off to on: incident orders-0 disabled it and has "
+        "ended."
+    ]
+    name = "worker's consumer of orders"
+    assert put_back.work(call(world), world.aws) == {"put_back": [name], "left": []}
+    assert (world.cloud.state, disabler(world)) == ("Enabled", "")
+    assert world.cloud.writes == [("enabled", True)]
+    world.clock.forward(seconds=27)
+    assert close(world)["summary"] == (
+        "orders is relieved, in 27 s. Everything I changed is back as it was."
+    )
+    assert world.load().doing == f"Set {name} to on for good."
+    assert not world.store.opened("change")
+    assert capsys.readouterr().out
+    world.open("orders-2")
+    assert inspect(world).disabled_by is None
+
+
+def test_a_consumer_that_an_open_incident_has_disabled_is_left_to_it() -> None:
+    world = left_disabled("open")
+    assert inspect(world).disabled_by is None
+    with pytest.raises(NeedsHuman, match=r"orders's consumer is disabled\. That is for a human"):
+        plan(world)
+    enable = Planned("mapping-enabled", MAPPING, "consumer", before=False, after=True, why="why")
+    world.store.note(world.run, None, plan={"hash": "h", "changes": [asdict(enable)]})
+    with pytest.raises(GuardRefused, match="consumer is leased to incident orders-0"):
+        changes.make(world.aws, world.run, enable.lever, "h")
+    assert (world.cloud.state, disabler(world)) == ("Disabled", "orders-0")
+    assert not world.cloud.writes
+
+
+def test_a_consumer_that_was_enabled_by_hand_meanwhile_is_looked_at_anew() -> None:
+    world = left_disabled("closed")
+    planned = plan(world)
+    world.cloud.state = "Enabled"
+    with pytest.raises(WorldMoved, match="is on now; the plan saw off"):
+        changes.make(world.aws, world.run, "mapping-enabled", planned["plan_hash"])
+    assert disabler(world) == "orders-0"
+
+
+def test_a_consumer_that_somebody_else_has_disabled_is_a_humans(world: World) -> None:
+    world.cloud.state = "Disabled"
+    assert inspect(world).disabled_by is None
+    with pytest.raises(NeedsHuman, match="consumer is disabled"):
+        plan(world)
 
 
 # Put back, hand over, close
