@@ -448,10 +448,11 @@ def test_a_consumer_that_an_ended_incident_left_disabled_is_enabled_for_good(
     found = act(world)
     assert (found["action"], found["levers"]) == ("enable", ["mapping-enabled"])
     assert (world.cloud.state, disabler(world)) == ("Enabled", "orders-1")
-    assert world.texts("changed") == [
+    (told,) = world.texts("changed")
+    assert told == (
         "Set worker's consumer of orders from off to on: incident orders-0 disabled it and has "
         "ended."
-    ]
+    )
     name = "worker's consumer of orders"
     assert put_back.work(call(world), world.aws) == {"put_back": [name], "left": []}
     assert (world.cloud.state, disabler(world)) == ("Enabled", "")
