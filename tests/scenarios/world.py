@@ -34,12 +34,14 @@ _SEEDED_BEFORE, _SEEDED_AFTER, _WINDOW = 70, 90, 6
 type Json = dict[str, Any]
 
 
-def eventually[T](question: Callable[[], T], what: str, seconds: float = 15) -> T:
+def eventually[T](
+    question: Callable[[], T], what: str, seconds: float = 15, every: float = 0.02
+) -> T:
     """Ask again until the answer is true; AssertionError with the last answer otherwise."""
     deadline = time.monotonic() + seconds
     while not (answer := question()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s (last: {answer!r})"
-        time.sleep(0.02)
+        time.sleep(every)
     return answer
 
 
@@ -228,6 +230,11 @@ class World:
     @waits.setter
     def waits(self, scale: float) -> None:
         stepfunctions._SFN_WAIT_SCALE = scale
+
+    @staticmethod
+    def async_pause(seconds: float) -> None:
+        """Set the longest pause before Lambda tries a throttled event again; 30 by default."""
+        lambda_svc._LAMBDA_ASYNC_RETRY_MAX_SECONDS = seconds
 
     # Targets
 
