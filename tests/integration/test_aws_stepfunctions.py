@@ -111,12 +111,12 @@ def test_a_task_that_is_not_answered_in_time_fails(
 
 
 def test_heartbeats_keep_a_task_waiting(aws: AwsAccount) -> None:
-    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 20, "heartbeat": 1}
+    given: dict[str, Any] = {"queue": _queue(aws), "timeout": 20, "heartbeat": 3}
     execution = _start(aws, _machine(aws, _ASK), given)
     token = _token(aws, given["queue"])
     sfn = aws.client("stepfunctions")
-    for _ in range(6):
-        time.sleep(0.3)
+    for _ in range(8):
+        time.sleep(0.5)
         sfn.send_task_heartbeat(taskToken=token)
     sfn.send_task_success(taskToken=token, output='{"approved": true}')
     ended = _end(aws, execution)
