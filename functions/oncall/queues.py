@@ -420,14 +420,17 @@ def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float])
     surplus = to * each - arrival
     predicted = math.ceil(facts.backlog / surplus) if surplus > 0 else None
     if predicted is None or predicted > limits["run_seconds"] * _SHARE_OF_A_RUN:
-        takes = f", which takes {_duration(predicted)}" if predicted is not None else ""
+        takes = (
+            f"it takes {_duration(predicted)} to drain"
+            if predicted is not None
+            else f"only {_per_second(to * each)} is worked off while {_per_second(arrival)} arrive"
+        )
         held = f" ({'; '.join(bounds)})" if bounds else ""
         return Plan(
             "human",
             "drain",
             (),
-            f"{diagnosis.sentence} Even at {to} it would work off {_per_second(to * each)} of "
-            f"{_per_second(arrival)} arriving{takes}{held}.",
+            f"{diagnosis.sentence} Even at {to} {takes}{held}.",
             bounds,
         )
     changes = (*_raises(facts, to), *_shed(facts, limits))
@@ -527,7 +530,7 @@ def _plan_lower(diagnosis: Diagnosis, facts: Facts) -> Plan:
         "lower",
         "protect",
         (change,),
-        f"Lower {facts.function}'s cap from {at} to {to} until it is healthy; the queue grows "
+        f"Lower {facts.function} from {at} at once to {to} until it is healthy; the queue grows "
         f"meanwhile.",
     )
 

@@ -597,19 +597,21 @@ class IncidentStore:
 
     def update_change(self, run: Run, change: Change, entry: Entry, **fields: Any) -> None:
         """Write a change's new state; an ended one gives its lease back."""
-        extra: list[Any] = [self._put_change(change)]
-        if not change.standing:
-            extra.append(
-                {
-                    "Delete": {
-                        "TableName": self._table.name,
-                        "Key": {"pk": f"SETTING#{change.lever}#{change.resource}", "sk": "LEASE"},
-                        "ConditionExpression": "attribute_not_exists(pk) OR incident = :incident",
-                        "ExpressionAttributeValues": {":incident": run.incident},
-                    }
-                }
-            )
-        self._write(run.incident, entry, fields, fence=run, extra=extra)
+        put = self._put_change(change)
+        give_back = {
+            "Delete": {
+                "TableName": self._table.name,
+                "Key": {"pk": f"SETTING#{change.lever}#{change.resource}", "sk": "LEASE"},
+                "ConditionExpression": "attribute_not_exists(pk) OR incident = :incident",
+                "ExpressionAttributeValues": {":incident": run.incident},
+            }
+        }
+        extra: list[Any] = [put] if change.standing else [put, give_back]
+        try:
+            self._write(run.incident, entry, fields, fence=run, extra=extra)
+        except _ExtraRefused:
+            # A later incident has taken the lease over: it is that one's to give back.
+            self._write(run.incident, entry, fields, fence=run, extra=[put])
 
     # Questions
 

@@ -1,7 +1,7 @@
 """Figures for `make bench`: each a ratio against a floor that is measured in the same run.
 
-Floors: for reaction, one bare boto3 Lambda behind a rule on an alarm, which makes the same change and
-nothing else; for imports, a module that makes one boto3 client. Prices are AWS's list prices for
+Floors: for reaction, one bare boto3 Lambda behind a rule on an alarm, which makes the same change
+and nothing else; for imports, a module that makes one boto3 client. Prices are AWS list prices for
 eu-west-1 (Step Functions Standard, Lambda x86): https://aws.amazon.com/step-functions/pricing/ and
 https://aws.amazon.com/lambda/pricing/.
 """

@@ -401,7 +401,7 @@ def test_each_bound_holds_the_plan_and_is_told(
     if after is None:
         assert found.action == "human"
         assert found.sentence.endswith(
-            f"Even at 50 it would work off 100/s of 1000/s arriving ({bound})."
+            f"Even at 50 only 100/s is worked off while 1000/s arrive ({bound})."
         )
     else:
         assert found.changes[-1].after == after
@@ -449,18 +449,14 @@ def test_a_raise_that_would_fill_a_quarter_of_the_run_is_a_humans(
     if action == "human":
         assert (found.changes, found.predicted_seconds) == ((), None)
         assert found.sentence == (
-            "worker runs at its cap of 10 and is healthy. Even at 11 it would work off 22/s of "
-            "21/s arriving, which takes 15 min."
+            "worker runs at its cap of 10 and is healthy. Even at 11 it takes 15 min to drain."
         )
 
 
 def test_a_raise_that_is_held_to_less_than_it_needs_says_by_what() -> None:
     found = plan(the(visible=900_000))
     assert found.action == "human"
-    assert found.sentence.endswith(
-        "Even at 50 it would work off 100/s of 21/s arriving, which takes 3.2 h "
-        "(at most 5 times 10)."
-    )
+    assert found.sentence.endswith("Even at 50 it takes 3.2 h to drain (at most 5 times 10).")
 
 
 @pytest.mark.parametrize(
@@ -508,7 +504,7 @@ def test_a_failing_or_slow_consumer_is_lowered(name: str) -> None:
     assert (found.action, found.goal) == ("lower", "protect")
     (change,) = found.changes
     assert (change.lever, change.before, change.after) == ("mapping-concurrency", 10, 5)
-    assert "from 10 to 5 until it is healthy; the queue grows" in found.sentence
+    assert "from 10 at once to 5 until it is healthy; the queue grows" in found.sentence
     assert name.replace("_", " ") in change.why
 
 
@@ -522,7 +518,7 @@ def test_a_reservation_below_the_cap_is_what_has_to_be_halved() -> None:
     found = plan(the(**HEALTH["downstream_slow"], mapping_concurrency=100, reserved=10))
     (change,) = found.changes
     assert (change.lever, change.before, change.after) == ("mapping-concurrency", 100, 5)
-    assert "from 10 to 5" in found.sentence
+    assert "from 10 at once to 5" in found.sentence
 
 
 @pytest.mark.parametrize(

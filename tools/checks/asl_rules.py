@@ -35,8 +35,8 @@ TRANSIENT_LAMBDA_ERRORS = frozenset(
         "Lambda.TooManyRequestsException",
     }
 )
-# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html, and what a Lambda
-# runtime reports of a function that died or ran out of time.
+# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html, and what a
+# Lambda runtime reports of a function that died or ran out of time.
 _RESERVED_ERRORS = frozenset(
     {
         "Lambda.Unknown",
