@@ -408,13 +408,14 @@ def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float])
     ceilings = _ceilings(facts, cap, limits)
     to = min([wanted, *(ceiling for ceiling, _ in ceilings)])
     bounds = tuple(words for ceiling, words in ceilings if ceiling == to < wanted)
+    if wanted <= cap:
+        return Plan("watch", "drain", (), "That drains it in time: change nothing and watch.")
     if to <= cap:
-        held = bounds[0] if bounds else f"it wants no more than {wanted}"
         return Plan(
             "human",
             "drain",
             (),
-            f"{diagnosis.sentence} {facts.queue} would need {wanted}, but {held}.",
+            f"{diagnosis.sentence} {facts.queue} would need {wanted}, but {bounds[0]}.",
             bounds,
         )
     surplus = to * each - arrival

@@ -464,8 +464,6 @@ def test_a_raise_that_is_held_to_less_than_it_needs_says_by_what() -> None:
     [
         ({"unreserved": 20}, "orders would need 11, but at most 50% of the account's 20"),
         ({"reserved": 10, "unreserved": 100}, "but the account has 100 unreserved and keeps 100"),
-        ({"sent": (600,) * 5, "visible": 10, "depths": (10, 11)}, "drains already"),
-        ({"sent": (600,) * 5}, "orders would need 6, but it wants no more than 6"),
     ],
 )
 def test_where_nothing_may_be_raised_a_human_is_told_why(
@@ -476,6 +474,14 @@ def test_where_nothing_may_be_raised_a_human_is_told_why(
     found = queues.plan(diagnosis, facts, LIMITS)
     assert (found.action, found.changes) == ("human", ())
     assert words in found.sentence
+
+
+def test_a_cap_that_drains_in_time_is_only_watched() -> None:
+    # 10/s arriving and 900 within 15 minutes make 11/s, 2/s each: 6, and the cap is 10.
+    facts = the(sent=(600,) * 5)
+    found = queues.plan(queues.diagnose(facts, RULES), facts, LIMITS)
+    assert (found.action, found.changes) == ("watch", ())
+    assert found.sentence == "That drains it in time: change nothing and watch."
 
 
 @pytest.mark.parametrize(
