@@ -271,7 +271,7 @@ def machine_input(
     given: dict[str, Any] = {contract.target_input: start.target}
     if start.mode:
         given["mode"] = start.mode
-    given |= {"reason": brief(live.reason, _metric(live)), "alarm": alarm}
+    given |= {"reason": in_brief(live), "alarm": alarm}
     if storm:
         given["storm"] = storm
     return given
@@ -288,6 +288,11 @@ def brief(reason: str, metric: str = "") -> str:
         return shortened(reason, _REASON_LENGTH)
     value, threshold = float(crossed["value"]), float(crossed["threshold"])
     return f"{metric} {value:.6g}, threshold {threshold:.6g}".strip()
+
+
+def in_brief(live: Alarm) -> str:
+    """Return why an alarm fires, in brief and with its metric's name."""
+    return brief(live.reason, _metric(live))
 
 
 def _metric(live: Alarm) -> str:

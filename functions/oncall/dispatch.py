@@ -198,7 +198,7 @@ def _started_before(
 
 
 def _joining(start: Start, live: Alarm) -> Entry:
-    reason = alarms.shortened(live.reason, 300)
+    reason = alarms.in_brief(live)
     return Entry(
         id=f"joined-{start.name}",
         kind="joined",
