@@ -55,7 +55,7 @@ integration: setup ## parts on the embedded AWS, clients against local Slack and
 	.venv/bin/pytest -n 2 --dist loadfile tests/integration
 
 scenarios: setup ## stories on the embedded AWS, from the alarm to the last word in Slack
-	.venv/bin/pytest tests/scenarios
+	.venv/bin/pytest -n 2 tests/scenarios
 
 bench: setup ## figures; never part of a test run
 	.venv/bin/pytest -s tests/benchmark
