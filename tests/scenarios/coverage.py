@@ -1,5 +1,6 @@
 """What the stories have shown: states and edges of the machines, and what each role has used."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,14 @@ from tools.checks import iam_rules, machines, template
 
 _EXCEPTIONS = Path(__file__).parent / "exceptions.yaml"
 _IDS = dict(zip(MACHINES, ("queue-saturation", "wind-down"), strict=True))
-# What AWS fills in for a call; the embedded AWS has judged the real values already.
+
+_REFUSED = 400
+_NAMED_IN_THE_TEMPLATE = {"AWS::SSM::Parameter", "AWS::StepFunctions::StateMachine"}
+# Condition keys that AWS fills in: that only tagged resources are written, and only leases deleted,
+# is proved by the stories themselves.
 _CONTEXT = {
     "aws:ResourceTag/runbook-automation": "enabled",
     "dynamodb:LeadingKeys": "SETTING#",
-    "cloudwatch:namespace": "Runbooks",
 }
 
 type Json = dict[str, Any]
@@ -33,6 +37,8 @@ class Coverage:
     calls: set[tuple[str, str, str]] = field(default_factory=set)
     """Role's logical id, action, resource."""
     stories: set[str] = field(default_factory=set)
+    unpermitted: set[str] = field(default_factory=set)
+    """Calls that were answered although the template's policies do not allow them."""
 
     def watch(self, world: World) -> None:
         """Take in what has happened in a world."""
@@ -40,6 +46,7 @@ class Coverage:
             for execution in world.executions(output):
                 seen = _edges(world.history(execution))
                 self.edges |= {(_IDS[output], edge) for edge in seen}
+        self.unpermitted |= _unpermitted(world)
         names = _roles(world)
         for role, calls in world.aws.calls.by_role().items():
             if role in names:
@@ -52,6 +59,7 @@ class Coverage:
         self.edges |= {(machine, edge) for machine, edge in other["edges"]}
         self.calls |= {(role, action, resource) for role, action, resource in other["calls"]}
         self.stories |= set(other["stories"])
+        self.unpermitted |= set(other["unpermitted"])
 
     def to_json(self) -> Json:
         """Return what can be sent to the controller."""
@@ -60,7 +68,7 @@ class Coverage:
     def findings(self) -> list[str]:
         """Return what is missing and not excused, and excuses that are none any more."""
         excused = yaml.safe_load(_EXCEPTIONS.read_text("utf-8"))
-        found = []
+        found = sorted(self.unpermitted)
         for machine, definition in machines.load(ROOT / "statemachines").items():
             entered = {state for one, edge in self.edges if one == machine for state in _ends(edge)}
             missing = set(definition["States"]) - entered
@@ -100,19 +108,41 @@ def _ends(edge: str) -> list[str]:
     return [before.partition(" [")[0], after] if after else [before]
 
 
+def _unpermitted(world: World) -> set[str]:
+    """Judge the calls that were answered by the template's own policies, by a second evaluator.
+
+    The embedded AWS enforces the roles as well, but does not know every action and condition.
+    """
+    stacks = world.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    names = {one["ParameterKey"]: one["ParameterValue"] for one in stacks[0]["Parameters"]}
+    names |= {"AWS::AccountId": world.aws.account, "AWS::Region": world.aws.region}
+    names |= {
+        one["LogicalResourceId"]: re.split("[:/]", one["PhysicalResourceId"])[-1]
+        for one in _stack_resources(world)
+        if one["ResourceType"] not in _NAMED_IN_THE_TEMPLATE
+    }
+    deployed = template.translate(template.load(ROOT / "template.yaml"), ROOT)
+    answered = [call for call in list(world.aws.calls) if call.status < _REFUSED]
+    found = iam_rules.unpermitted(answered, deployed, names, lambda _: _CONTEXT)
+    return set(map(str, found))
+
+
 def _roles(world: World) -> Mapping[str, str]:
     """Return logical ids of the deployment's roles by their names."""
+    return {
+        one["PhysicalResourceId"]: one["LogicalResourceId"]
+        for one in _stack_resources(world)
+        if one["ResourceType"] == "AWS::IAM::Role"
+    }
+
+
+def _stack_resources(world: World) -> list[Mapping[str, str]]:
     pages = (
         world.client("cloudformation")
         .get_paginator("list_stack_resources")
         .paginate(StackName=STACK)
     )
-    return {
-        one["PhysicalResourceId"]: one["LogicalResourceId"]
-        for page in pages
-        for one in page["StackResourceSummaries"]
-        if one["ResourceType"] == "AWS::IAM::Role"
-    }
+    return [dict(one) for page in pages for one in page["StackResourceSummaries"]]
 
 
 def _generic(resource: str, world: World) -> str:
