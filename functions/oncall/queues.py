@@ -317,7 +317,9 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
     """Find why healthy work does not keep up."""
     if not facts.depths or facts.arrival_rate is None or facts.drain_rate is None:
         return _NONE
-    if facts.visible <= clear_below(max(facts.depths), verification) or _falling(facts.depths):
+    if facts.visible <= clear_below(max(facts.depths), verification) or _draining(
+        facts, verification
+    ):
         return "already_draining", f"{facts.queue} drains already."
     running = facts.concurrency[-1] if facts.concurrency else 0.0
     if facts.fifo and running < (facts.cap or MAX_CONCURRENCY_OF_A_MAPPING):
@@ -722,10 +724,13 @@ def _words(facts: Facts, done: float) -> str:
     return f"{facts.visible} waiting, {done:.0%} drained, out {_per_second(facts.drain_rate)}."
 
 
-def _falling(depths: Sequence[float]) -> bool:
-    """Return whether the depth falls in every one of at least three steps."""
-    steps = list(pairwise(depths))
-    return len(steps) >= _STEPS_OF_A_TREND and all(later < earlier for earlier, later in steps)
+def _draining(facts: Facts, verification: Mapping[str, float]) -> bool:
+    """Return whether the depth falls from period to period, fast enough to be waited for."""
+    steps = list(pairwise(facts.depths))
+    if len(steps) < _STEPS_OF_A_TREND or any(later >= earlier for earlier, later in steps):
+        return False
+    fell = (facts.depths[0] - facts.depths[-1]) / len(steps)
+    return facts.visible / fell <= verification["watch_periods"]
 
 
 def _per_second(rate: float | None) -> str:

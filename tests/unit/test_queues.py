@@ -476,6 +476,16 @@ def test_where_nothing_may_be_raised_a_human_is_told_why(
     assert words in found.sentence
 
 
+def test_a_queue_that_falls_too_slowly_to_be_waited_for_does_not_drain() -> None:
+    def cause(fell: int) -> str:
+        depths = tuple(900 - fell * n for n in range(5))
+        return queues.diagnose(the(visible=depths[-1], depths=depths), RULES).cause
+
+    # 30 periods are watched: 900 - 4 x 27 = 792, 27 a period.
+    assert (cause(27), cause(26)) == ("consumer_capped", "consumer_capped")
+    assert cause(30) == "already_draining"
+
+
 def test_a_cap_that_drains_in_time_is_only_watched() -> None:
     # 10/s arriving and 900 within 15 minutes make 11/s, 2/s each: 6, and the cap is 10.
     facts = the(sent=(600,) * 5)
