@@ -179,18 +179,7 @@ def put_back(aws: Services, run: Run, *, only: str = "") -> list[Change]:
         except (ClientError, BotoCoreError) as error:
             failures.append(f"{change.name} ({error}); by hand: {change.undo}")
             continue
-        ended = replace(ended, ended_at=iso(aws.clock()))
-        aws.store.update_change(
-            run,
-            ended,
-            Entry(
-                id=f"put-back-{change.lever}-{run.round}",
-                kind="put_back",
-                text=ended.note,
-                data={"state": ended.state},
-            ),
-        )
-        done.append(ended)
+        done.append(_record_end(aws, run, ended, "put-back"))
     if failures:
         raise PutBackFailed("I could not put back " + "; ".join(failures) + ".")
     return done
@@ -246,19 +235,21 @@ def hand_to_person(aws: Services, run: Run, who: str) -> list[Change]:
         handed = replace(
             change,
             state="handed_over",
-            ended_at=iso(aws.clock()),
             note=f"{change.name} stays at {tell(change.after)}, {who} has it now; "
             f"to undo: {change.undo}",
         )
-        aws.store.update_change(
-            run,
-            handed,
-            Entry(
-                id=f"handed-{change.lever}-{run.round}",
-                kind="put_back",
-                text=handed.note,
-                data={"state": handed.state},
-            ),
-        )
-        left.append(handed)
+        left.append(_record_end(aws, run, handed, "handed"))
     return left
+
+
+def _record_end(aws: Services, run: Run, ended: Change, how: str) -> Change:
+    """Write how a change has ended, which gives its lease back; return it with its time."""
+    stamped = replace(ended, ended_at=iso(aws.clock()))
+    entry = Entry(
+        id=f"{how}-{ended.lever}-{run.round}",
+        kind="put_back",
+        text=ended.note,
+        data={"state": ended.state},
+    )
+    aws.store.update_change(run, stamped, entry)
+    return stamped

@@ -1,7 +1,7 @@
 """Times as they stand in the record: UTC, ISO 8601 with milliseconds, ending in Z."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 type Clock = Callable[[], datetime]
 
@@ -27,8 +27,3 @@ def parse(text: str) -> datetime:
 def epoch(moment: datetime) -> int:
     """Return whole seconds since 1970, as DynamoDB's TTL wants them."""
     return int(moment.timestamp())
-
-
-def after(text: str, seconds: float) -> str:
-    """Return the ISO time ``seconds`` after the ISO time ``text``."""
-    return iso(parse(text) + timedelta(seconds=seconds))
