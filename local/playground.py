@@ -60,8 +60,6 @@ class Playground:
     parameters: Mapping[str, str] = field(default_factory=dict)
     pilot_parameters: Mapping[str, str] = field(default_factory=dict)
     aws: AwsAccount | None = None
-    with_slack: bool = True
-    with_pagerduty: bool = True
     slack_rate: float = 20.0
     cloudwatch: CloudWatch = field(default_factory=lambda: CloudWatch(Settings(1)))
 
@@ -119,24 +117,15 @@ class Playground:
         )
 
     def _channels(self) -> dict[str, str]:
-        channels: dict[str, str] = {}
-        if self.with_slack:
-            tokens = {
-                "bot_token": self.slack.bot_token,
-                "signing_secret": self.slack.signing_secret,
-            }
-            channels |= {
-                "SlackSecretArn": self._secret("slack", tokens),
-                "SlackChannel": CHANNEL,
-                "SlackApiUrl": self.slack.base_url,
-            }
-        if self.with_pagerduty:
-            key = {"routing_key": self.pagerduty.routing_key}
-            channels |= {
-                "PagerDutySecretArn": self._secret("pagerduty", key),
-                "PagerDutyEventsUrl": self.pagerduty.base_url,
-            }
-        return channels
+        tokens = {"bot_token": self.slack.bot_token, "signing_secret": self.slack.signing_secret}
+        key = {"routing_key": self.pagerduty.routing_key}
+        return {
+            "SlackSecretArn": self._secret("slack", tokens),
+            "SlackChannel": CHANNEL,
+            "SlackApiUrl": self.slack.base_url,
+            "PagerDutySecretArn": self._secret("pagerduty", key),
+            "PagerDutyEventsUrl": self.pagerduty.base_url,
+        }
 
     def _secret(self, name: str, value: Mapping[str, str]) -> str:
         """Store a secret, over an earlier one on an emulator that runs on; return its ARN."""
