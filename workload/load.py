@@ -1,4 +1,4 @@
-"""Make real trouble for the pilot: bursts, poison, a slow or failing downstream; and end it.
+"""Make real trouble for the pilot: spikes, many callers, poison, an ill downstream; and end it.
 
     python -m workload.load --stack orders spike --count 600
 
@@ -10,7 +10,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Literal
@@ -23,9 +23,11 @@ from botocore.httpsession import URLLib3Session
 
 MAX_COUNT = 100_000
 MAX_SECONDS = 3600.0
+MAX_CALLERS = 50
 BATCH = 10  # messages in one SendMessageBatch
 TICK_SECONDS = 0.1
-DEFAULT_RETRY_AFTER_SECONDS = 30.0  # when a 429 does not say
+# The API says with its 429 when to come back; Lambda, which throttles before it, does not.
+THROTTLED_RETRY_SECONDS = 0.2
 
 type Channel = Literal["queue", "api"]
 type Order = dict[str, Any]
@@ -44,6 +46,7 @@ class Pilot:
     """The names of a deployed pilot, as its stack's outputs give them."""
 
     api_url: str
+    api_function: str
     queue_url: str
     queue_arn: str
     dead_letter_queue_url: str
@@ -55,6 +58,8 @@ class Pilot:
     downstream_parameter: str
     backlog_alarm: str
     oldest_age_alarm: str
+    api_throttles_alarm: str = ""
+    """Empty where no runbook lambda-throttles is deployed."""
 
     @classmethod
     def from_stack(cls, cloudformation: Any, stack: str) -> "Pilot":
@@ -67,6 +72,7 @@ class Pilot:
         """Name the outputs of workload/template.yaml."""
         return cls(
             api_url=outputs["ApiUrl"],
+            api_function=outputs["ApiFunctionName"],
             queue_url=outputs["QueueUrl"],
             queue_arn=outputs["QueueArn"],
             dead_letter_queue_url=outputs["DeadLetterQueueUrl"],
@@ -78,6 +84,7 @@ class Pilot:
             downstream_parameter=outputs["DownstreamParameterName"],
             backlog_alarm=outputs["BacklogAlarmName"],
             oldest_age_alarm=outputs["OldestAgeAlarmName"],
+            api_throttles_alarm=outputs.get("ApiThrottlesAlarmName", ""),
         )
 
 
@@ -113,7 +120,7 @@ class Api:
     def __init__(self, url: str, credentials: Any, region: str) -> None:
         self._url = url
         self._signer = SigV4Auth(credentials, "lambda", region)
-        self._http = URLLib3Session(timeout=10)
+        self._http = URLLib3Session(timeout=10, max_pool_connections=MAX_CALLERS)
 
     def post(self, order: Order) -> ApiAnswer:
         """Send one order; raises botocore's HTTPClientError if nobody answers."""
@@ -132,8 +139,7 @@ class Api:
 class LoadGenerator:
     """Puts load and trouble on one pilot.
 
-    `stop` ends any sending early from another thread. `on_progress` gets the orders accepted so
-    far, at most once a tick.
+    `stop` ends any sending early from another thread.
     """
 
     def __init__(
@@ -144,14 +150,12 @@ class LoadGenerator:
         ssm: Any,
         api: Api | None = None,
         stop: threading.Event | None = None,
-        on_progress: Callable[[int], None] = lambda _accepted: None,
     ) -> None:
         self._pilot = pilot
         self._sqs = sqs
         self._ssm = ssm
         self._api = api
         self._stop = stop or threading.Event()
-        self._on_progress = on_progress
 
     def steady(self, rate: float, seconds: float, channel: Channel = "queue") -> Sent:
         """Send `rate` orders a second for `seconds`."""
@@ -164,6 +168,33 @@ class LoadGenerator:
     def spike(self, count: int, seconds: float = 60, channel: Channel = "queue") -> Sent:
         """Send `count` orders as fast as they are taken, for at most `seconds`."""
         return self._send(new_orders(count), seconds, channel)
+
+    def burst(self, count: int, callers: int, seconds: float = 60) -> Sent:
+        """Send `count` orders by the API, `callers` at a time, for at most `seconds`.
+
+        A caller that is throttled tries again until its order is taken: the less the API is let
+        do at a time, the longer it lasts.
+        """
+        if callers < 1:
+            raise BadLoadError(f"callers must be at least 1; it is {callers}.")
+        bounded("callers", callers, MAX_CALLERS)
+        orders = iter(new_orders(count))
+        started = time.monotonic()
+        deadline = started + bounded("seconds", seconds, MAX_SECONDS)
+
+        def call(_caller: int) -> list[Sent]:
+            return [
+                self._send([order], max(0.0, deadline - time.monotonic()), "api")
+                for order in orders  # which the callers share
+            ]
+
+        with ThreadPoolExecutor(callers) as pool:
+            sent = [one for done in pool.map(call, range(callers)) for one in done]
+        return Sent(
+            accepted=sum(one.accepted for one in sent),
+            rejected=sum(one.rejected for one in sent),
+            seconds=time.monotonic() - started,
+        )
 
     def poison(self, count: int) -> Sent:
         """Send `count` orders that the worker can never process."""
@@ -194,7 +225,7 @@ class LoadGenerator:
         channel: Channel,
         rate: float = math.inf,
     ) -> Sent:
-        send = self._to_api if channel == "api" else self._to_queue
+        send, size = (self._to_api, 1) if channel == "api" else (self._to_queue, BATCH)
         started = time.monotonic()
         deadline = started + bounded("seconds", seconds, MAX_SECONDS + TICK_SECONDS)
         accepted = rejected = 0
@@ -206,9 +237,8 @@ class LoadGenerator:
             if due - accepted < 1:
                 self._stop.wait(min(TICK_SECONDS, deadline - now))
                 continue
-            taken, retry_after = send(orders[accepted : min(math.floor(due), accepted + BATCH)])
+            taken, retry_after = send(orders[accepted : min(math.floor(due), accepted + size)])
             accepted += taken
-            self._on_progress(accepted)
             if retry_after is not None:
                 rejected += 1
                 self._stop.wait(min(retry_after, max(0.0, deadline - time.monotonic())))
@@ -228,13 +258,13 @@ class LoadGenerator:
     def _to_api(self, orders: list[Order]) -> tuple[int, float | None]:
         if self._api is None:
             raise BadLoadError("To send by the API, give the load generator an Api.")
-        for taken, order in enumerate(orders):
-            answer = self._api.post(order)
-            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-                return taken, answer.retry_after_seconds or DEFAULT_RETRY_AFTER_SECONDS
-            if answer.status != HTTPStatus.ACCEPTED:
-                raise SendFailedError(f"The API answered {answer.status}: {answer.body}.")
-        return len(orders), None
+        (order,) = orders
+        answer = self._api.post(order)
+        if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+            return 0, answer.retry_after_seconds or THROTTLED_RETRY_SECONDS
+        if answer.status != HTTPStatus.ACCEPTED:
+            raise SendFailedError(f"The API answered {answer.status}: {answer.body}.")
+        return 1, None
 
 
 def new_orders(count: int, *, poison: bool = False) -> list[Order]:
@@ -301,6 +331,16 @@ def steady(load: LoadGenerator, rate: float, seconds: float, channel: Channel) -
 def spike(load: LoadGenerator, count: int, seconds: float, channel: Channel) -> None:
     """Send orders as fast as they are taken."""
     tell(load.spike(count, seconds, channel))
+
+
+@main.command()
+@click.option("--count", type=int, required=True)
+@click.option("--callers", type=int, default=10, show_default=True, help="So many at a time.")
+@click.option("--seconds", type=float, default=60, show_default=True, help="At most this long.")
+@click.pass_obj
+def burst(load: LoadGenerator, count: int, callers: int, seconds: float) -> None:
+    """Send orders by the function URL, many at a time; beyond its reservation it is throttled."""
+    tell(load.burst(count, callers, seconds))
 
 
 @main.command()

@@ -51,6 +51,7 @@ def test_runbooks_may_touch_only_what_the_parameter_opts_in() -> None:
     assert opted_in == {
         "OrdersQueue",
         "OrdersDeadLetterQueue",
+        "ApiFunction",
         "WorkerFunction",
         "WorkerMapping",
         "BackPressureParameter",
@@ -70,4 +71,5 @@ def test_only_alarms_of_a_deployed_runbook_are_created() -> None:
         "OldestAgeAlarm": ("queue-saturation", None),
         "DeadLettersAlarm": ("dlq-replay", "HasDlqReplay"),
         "ThrottlesAlarm": ("lambda-throttles", "HasLambdaThrottles"),
+        "ApiThrottlesAlarm": ("lambda-throttles", "HasLambdaThrottles"),
     }

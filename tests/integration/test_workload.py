@@ -187,6 +187,28 @@ def test_back_pressure_turns_orders_away_until_it_is_put_back(running: Running) 
     assert (taken.accepted, taken.rejected) == (3, 0)
 
 
+def test_a_burst_is_throttled_until_the_reservation_is_raised(running: Running) -> None:
+    aws = running.aws.for_account("333333333333")
+    slow = {"ApiMilliseconds": "300", "ApiReservedConcurrency": "2"}
+    pilot = Pilot.from_outputs(aws.deploy("orders", TEMPLATE, slow))
+    api = Api(pilot.api_url, aws.session().get_credentials(), aws.region)
+    load = LoadGenerator(pilot, sqs=aws.client("sqs"), ssm=aws.client("ssm"), api=api)
+
+    alone = load.spike(2, channel="api")
+    throttled = load.burst(12, callers=6)
+    aws.client("lambda").put_function_concurrency(
+        FunctionName=pilot.api_function, ReservedConcurrentExecutions=6
+    )
+    relieved = load.burst(60, callers=6)
+
+    assert (alone.accepted, alone.rejected) == (2, 0)
+    assert throttled.accepted == 12
+    assert throttled.rejected > 12
+    assert (relieved.accepted, relieved.rejected) == (60, 0)
+    assert relieved.rate > throttled.rate
+    aws.delete_stack("orders")
+
+
 def test_a_big_order_travels_by_s3(running: Running) -> None:
     order_id = str(uuid.uuid4())
     order = {"order_id": order_id, "note": "x" * 300_000}
@@ -218,7 +240,8 @@ def test_an_order_sent_twice_is_kept_once(running: Running) -> None:
 
 def test_what_runbooks_may_touch_is_tagged(running: Running) -> None:
     sqs, functions = running.aws.client("sqs"), running.aws.client("lambda")
-    function = functions.get_function(FunctionName=running.pilot.worker_function)
+    worker = functions.get_function(FunctionName=running.pilot.worker_function)
+    api = functions.get_function(FunctionName=running.pilot.api_function)
     mapping = functions.get_event_source_mapping(UUID=running.pilot.worker_mapping_id)
     parameter = running.aws.client("ssm").list_tags_for_resource(
         ResourceType="Parameter", ResourceId=running.pilot.back_pressure_parameter
@@ -227,7 +250,8 @@ def test_what_runbooks_may_touch_is_tagged(running: Running) -> None:
     for tags in (
         sqs.list_queue_tags(QueueUrl=running.pilot.queue_url)["Tags"],
         sqs.list_queue_tags(QueueUrl=running.pilot.dead_letter_queue_url)["Tags"],
-        function["Tags"],
+        worker["Tags"],
+        api["Tags"],
         functions.list_tags(Resource=mapping["EventSourceMappingArn"])["Tags"],
         {tag["Key"]: tag["Value"] for tag in parameter["TagList"]},
     ):
@@ -250,7 +274,9 @@ def test_the_command_line_makes_and_ends_trouble(running: Running) -> None:
 
     sent = json.loads(run("spike", "--count", "3", "--by", "api"))
     assert (sent["accepted"], sent["rejected"]) == (3, 0)
-    wait_for("processed", lambda: running.processed() == before + 3, 10)
+    sent = json.loads(run("burst", "--count", "4", "--callers", "2"))
+    assert (sent["accepted"], sent["rejected"]) == (4, 0)
+    wait_for("processed", lambda: running.processed() == before + 7, 10)
     run("slow-downstream", "--latency-ms", "5")
     assert json.loads(downstream()) == {"latency_ms": 5}
     run("recover")
@@ -282,6 +308,7 @@ def test_a_pilot_can_be_left_alone_and_have_its_mode_and_other_runbooks(running:
         "shop-oldest-age": ("queue-saturation", "observe"),
         "shop-dead-letters": ("dlq-replay", "observe"),
         "shop-worker-throttles": ("lambda-throttles", "observe"),
+        "shop-api-throttles": ("lambda-throttles", "observe"),
     }
     queue = other.client("sqs").list_queue_tags(QueueUrl=outputs["QueueUrl"])["Tags"]
     assert queue["runbook-automation"] == "disabled"

@@ -1,5 +1,6 @@
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,6 +118,18 @@ def test_a_payload_over_the_limit_goes_to_s3_and_a_pointer_to_the_queue() -> Non
         "DataType": "Number",
         "StringValue": str(len(stored)),
     }
+
+
+def test_only_an_order_takes_the_time_of_a_check() -> None:
+    slept: list[float] = []
+    to, _, _ = intake()
+    turned_away, _, _ = intake('{"state": "on"}')
+
+    for where in (to, turned_away):
+        accept(post("{}"), replace(where, work_ms=300, sleep=slept.append))
+    accept(post("no order"), replace(to, work_ms=300, sleep=slept.append))
+
+    assert slept == [0.3]
 
 
 def test_back_pressure_answers_429_and_when_to_come_back() -> None:

@@ -18,6 +18,7 @@ from workload.load import (
 
 PILOT = Pilot(
     api_url="https://api.example.com/",
+    api_function="orders-api",
     queue_url="the-queue",
     queue_arn="arn:aws:sqs:us-east-1:123456789012:orders",
     dead_letter_queue_url="the-dlq",
@@ -78,12 +79,11 @@ def generator(queue: Queue, **more: Any) -> LoadGenerator:
 
 
 def test_a_spike_sends_every_order_once() -> None:
-    queue, progress = Queue(), list[int]()
+    queue = Queue()
 
-    sent = generator(queue, on_progress=progress.append).spike(25)
+    sent = generator(queue).spike(25)
 
     assert sent.accepted == len({order["order_id"] for order in queue.orders}) == 25
-    assert progress == [10, 20, 25]
 
 
 def test_a_steady_load_keeps_its_rate_and_ends() -> None:
@@ -127,6 +127,52 @@ def test_waiting_out_a_429_ends_with_the_load() -> None:
     assert sent.seconds < 1
 
 
+def test_a_throttled_caller_tries_again_soon() -> None:
+    api = FakeApi(ApiAnswer(429, {"Reason": "ReservedFunctionConcurrentInvocationLimit"}, None))
+
+    sent = generator(Queue(), api=api).spike(1, channel="api")
+
+    assert (sent.accepted, sent.rejected) == (1, 1)
+    assert 0.2 <= sent.seconds < 1
+
+
+def test_a_burst_is_sent_by_so_many_callers_at_a_time_each_order_once() -> None:
+    class SlowApi(FakeApi):
+        running = most = 0
+        lock = threading.Lock()
+
+        def post(self, order: dict[str, Any]) -> ApiAnswer:
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            time.sleep(0.02)
+            with self.lock:
+                self.running -= 1
+                return super().post(order)
+
+    api = SlowApi(ApiAnswer(429, {}, None))
+
+    sent = generator(Queue(), api=api).burst(20, callers=4)
+
+    assert (sent.accepted, sent.rejected) == (20, 1)
+    assert len(set(api.taken)) == 20
+    assert api.most == 4
+
+
+def test_a_burst_ends_with_its_time_and_when_it_is_stopped() -> None:
+    always = [ApiAnswer(429, {}, None)] * 1000
+    stop = threading.Event()
+    stop.set()
+
+    late = generator(Queue(), api=FakeApi(*always)).burst(50, callers=5, seconds=0.3)
+    stopped = generator(Queue(), api=FakeApi(*always), stop=stop).burst(50, callers=5)
+
+    assert (late.accepted, stopped.accepted, stopped.rejected) == (0, 0, 0)
+    assert late.rejected >= 5
+    assert late.seconds < 1
+    assert stopped.seconds < 1
+
+
 def test_any_other_answer_is_an_error() -> None:
     api = FakeApi(ApiAnswer(500, {"error": "broken"}, None))
 
@@ -166,6 +212,9 @@ def test_loads_without_a_bound_are_refused() -> None:
     for bad in (
         lambda: load.spike(100_001),
         lambda: load.spike(1, seconds=3601),
+        lambda: load.burst(1, callers=51),
+        lambda: load.burst(100_001, callers=1),
+        lambda: load.burst(1, callers=1, seconds=3601),
         lambda: load.steady(-1, 1),
         lambda: load.steady(1, float("nan")),
         lambda: load.poison(-1),
@@ -174,6 +223,11 @@ def test_loads_without_a_bound_are_refused() -> None:
     ):
         with pytest.raises(BadLoadError, match="must be from 0 to"):
             bad()
+
+
+def test_a_burst_without_callers_is_refused() -> None:
+    with pytest.raises(BadLoadError, match="callers must be at least 1"):
+        generator(Queue()).burst(1, callers=0)
 
 
 def test_sending_by_the_api_needs_one() -> None:

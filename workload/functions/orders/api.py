@@ -5,7 +5,9 @@ import binascii
 import json
 import os
 import re
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,13 +29,15 @@ class BadOrderError(Exception):
 
 @dataclass(frozen=True)
 class Intake:
-    """Where accepted orders go."""
+    """Where accepted orders go, and how long one takes to check; `sleep` takes seconds."""
 
     sqs: Any
     payloads: PayloadStore
     back_pressure: Setting
     queue_url: str
     inline_limit_bytes: int
+    work_ms: float = 0
+    sleep: Callable[[float], None] = time.sleep
 
 
 def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
@@ -42,7 +46,10 @@ def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
 
 def accept(event: dict[str, Any], to: Intake) -> dict[str, Any]:
-    """Check the back-pressure and the order, then queue it."""
+    """Check the back-pressure and the order, then queue it.
+
+    A caller that is told to come back later is told so at once: only orders take `work_ms`.
+    """
     retry_after = seconds_to_wait(to.back_pressure)
     if retry_after is not None:
         log("order_rejected", reason="back-pressure", retry_after_seconds=retry_after)
@@ -55,6 +62,7 @@ def accept(event: dict[str, Any], to: Intake) -> dict[str, Any]:
         order = parse_order(event)
     except BadOrderError as error:
         return answer(400, {"error": str(error)})
+    to.sleep(to.work_ms / 1000)
     enqueue(order, to)
     return answer(202, {"order_id": order["order_id"]})
 
@@ -133,4 +141,5 @@ def intake() -> Intake:
         ),
         queue_url=os.environ["QUEUE_URL"],
         inline_limit_bytes=int(os.environ["INLINE_LIMIT_BYTES"]),
+        work_ms=float(os.environ["WORK_MS"]),
     )
