@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Write the question. Raises ``Aborted`` or ``TakenOver`` when it is too late to ask."""
-    heed_stop(aws, call.run)
-    level = int(call.payload["level"])
     incident = aws.store.load(call.run.incident)
+    heed_stop(incident)
+    level = int(call.payload["level"])
     contract = contracts.load(call.run.runbook)
     people = 2 if incident.plan.get("action") in contract.two_people else 1
     deadline = iso(aws.clock() + timedelta(seconds=int(call.payload["wait_seconds"])))

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Write the hand-over; the report pages from it. ``{"paged": bool}``."""
     ending = endings.read(call.payload["ending"])
-    if ending.error == "TakenOver":
-        changes.hand_to_person(aws, call.run, "the person who took over")
+    keeper = endings.KEEPERS.get(ending.error)
+    if keeper:
+        changes.hand_to_person(aws, call.run, keeper)
     incident = aws.store.load(call.run.incident)
     text = endings.hand_over_text(ending, incident)
     pages = endings.pages(ending, incident)

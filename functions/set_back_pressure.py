@@ -1,6 +1,6 @@
 """Set the back-pressure parameter as planned: leased, guarded, compare-and-set."""
 
-from oncall.queues import BACK_PRESSURE
+from oncall.levers import BACK_PRESSURE
 from oncall.step import change_step
 
 handler = change_step(BACK_PRESSURE)

@@ -1,6 +1,6 @@
 """Set a function's reserved concurrency as planned: leased, guarded, compare-and-set."""
 
-from oncall.queues import RESERVED_CONCURRENCY
+from oncall.levers import RESERVED_CONCURRENCY
 from oncall.step import change_step
 
 handler = change_step(RESERVED_CONCURRENCY)

@@ -26,11 +26,14 @@ _OUTCOMES: Mapping[str, str] = {
     "TakenOver": "handed_over",
     "NeedsHuman": "handed_over",
     "NoAnswer": "handed_over",
+    "Contained": "handed_over",
     "Ineffective": "ineffective",
     "Recurred": "ineffective",
     "RunLost": "failed",
 }
 _DECIDED_BY_A_PERSON = frozenset({"Rejected", "Aborted", "TakenOver"})
+KEEPERS: Mapping[str, str] = {"TakenOver": "the person who took over", "Contained": "on-call"}
+"""Errors whose changes stay as they are, with who has them then; all others are put back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,9 @@ def need(ending: Ending, incident: Incident) -> str:
         return "Nothing from me; it is yours."
     action = {
         "PutBackFailed": "Put the settings back with the commands in the thread; I try again too.",
+        "Contained": "Mend the cause, then undo the change with the command in the thread.",
     }.get(ending.error, f"Take care of {incident.target_name} yourself.")
-    return f"{action} {_left(incident)}" if ending.error != "PutBackFailed" else action
+    return action if ending.error == "PutBackFailed" else f"{action} {_left(incident)}"
 
 
 def summary(ending: Ending, ended: str, incident: Incident, took: timedelta) -> str:

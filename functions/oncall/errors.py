@@ -9,6 +9,7 @@ OnCallError
 ├── WorldMoved      the live value is not the one that the plan saw: look and plan again
 ├── NeedsHuman      the evidence calls for a decision or an action that is not the machine's
 ├── Ineffective     the change did not help in time, or made things worse
+├── Contained       what a person agreed to stop is stopped, and stays so until a person lets it go
 ├── Recurred        it helped, but the trouble was back after settings were put back
 ├── PutBackFailed   a setting could not be put back; its lease stays so that the sweeper tries again
 ├── LockLost        another run holds the target now: this one may not write any more
@@ -59,6 +60,10 @@ class Ineffective(OnCallError):
 
 class Recurred(OnCallError):
     """The trouble came back once the settings were put back."""
+
+
+class Contained(OnCallError):
+    """The harm is stopped by a change that only a person may undo, once its cause is mended."""
 
 
 class PutBackFailed(OnCallError):

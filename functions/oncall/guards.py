@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oncall.contract import Contract
-    from oncall.record import Run
+    from oncall.record import Incident, Run
     from oncall.services import Services
 
 OPT_IN_TAG = "runbook-automation"
@@ -145,16 +145,17 @@ def check_before_change(aws: Services, run: Run, name: str, tags: Mapping[str, s
 
     ``name`` and ``tags`` are those of the resource that is about to be changed.
     """
-    heed_stop(aws, run)
+    incident = aws.store.find(run.incident)
+    if incident:
+        heed_stop(incident)
     refusal = refusal_to_change(read_facts(aws, run.runbook, name, tags))
     if refusal:
         raise GuardRefused(refusal)
 
 
-def heed_stop(aws: Services, run: Run) -> None:
+def heed_stop(incident: Incident) -> None:
     """Raise ``Aborted`` or ``TakenOver`` when a person has stopped the run."""
-    incident = aws.store.find(run.incident)
-    stop = incident.stop if incident else {}
+    stop = incident.stop
     if not stop:
         return
     reason = f": {stop['reason']}" if stop.get("reason") else ""

@@ -7,7 +7,7 @@ None of these APIs offers a conditional write, so compare-and-set is read, compa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from botocore.exceptions import ClientError
 
@@ -19,11 +19,25 @@ if TYPE_CHECKING:
     from oncall.services import Services
 
 
+# They stand in the record: renaming one loses the leases that are out.
+RESERVED_CONCURRENCY = "reserved-concurrency"
+PROVISIONED_CONCURRENCY = "provisioned-concurrency"
+MAPPING_CONCURRENCY = "mapping-concurrency"
+MAPPING_ENABLED = "mapping-enabled"
+BACK_PRESSURE = "back-pressure"
+
+
+class Qualified(TypedDict):
+    """A version or alias of a function."""
+
+    FunctionName: str
+    Qualifier: str
+
+
 class Lever(Protocol):
     """One kind of setting."""
 
     id: str
-    """Stands in the record: renaming one loses the leases that are out."""
 
     def read(self, aws: Services, resource: str) -> Any:
         """Return the value now; ``None`` where it is not set."""
@@ -44,7 +58,7 @@ class ReservedConcurrency:
     "No reservation" is put back by ``DeleteFunctionConcurrency``: 0 would stop the function.
     """
 
-    id = "reserved-concurrency"
+    id = RESERVED_CONCURRENCY
 
     def read(self, aws: Services, resource: str) -> int | None:
         """Return the reservation; ``None`` where there is none."""
@@ -74,13 +88,58 @@ class ReservedConcurrency:
         )
 
 
+class ProvisionedConcurrency:
+    """An alias's or version's provisioned concurrency; resource: the qualified function's ARN.
+
+    Lambda allocates it over minutes: what is read is what was requested; looks wait for ``READY``
+    (``PutProvisionedConcurrencyConfig``). None is put back by deleting the configuration.
+    """
+
+    id = PROVISIONED_CONCURRENCY
+
+    def read(self, aws: Services, resource: str) -> int | None:
+        """Return the requested number; ``None`` where nothing is provisioned."""
+        try:
+            answer = aws.client("lambda").get_provisioned_concurrency_config(**_qualified(resource))
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ProvisionedConcurrencyConfigNotFoundException":
+                return None
+            raise
+        return answer["RequestedProvisionedConcurrentExecutions"]
+
+    def write(self, aws: Services, resource: str, value: int | None) -> None:
+        """Provision ``value`` execution environments, or none."""
+        if value is None:
+            aws.client("lambda").delete_provisioned_concurrency_config(**_qualified(resource))
+        else:
+            aws.client("lambda").put_provisioned_concurrency_config(
+                **_qualified(resource), ProvisionedConcurrentExecutions=value
+            )
+
+    def tags(self, aws: Services, resource: str) -> Mapping[str, str]:
+        """Return the function's tags: aliases and versions have none of their own."""
+        function = resource.rpartition(":")[0]
+        return aws.client("lambda").list_tags(Resource=function)["Tags"]
+
+    def command(self, resource: str, value: int | None) -> str:
+        """Return the CLI command."""
+        function, _, qualifier = resource.rpartition(":")
+        where = f"--function-name {function} --qualifier {qualifier}"
+        if value is None:
+            return f"aws lambda delete-provisioned-concurrency-config {where}"
+        return (
+            f"aws lambda put-provisioned-concurrency-config {where} "
+            f"--provisioned-concurrent-executions {value}"
+        )
+
+
 class MappingConcurrency:
     """A mapping's ``ScalingConfig.MaximumConcurrency`` (2-1,000); resource: the mapping's ARN.
 
     An empty ``ScalingConfig`` removes the cap (Lambda ``UpdateEventSourceMapping``).
     """
 
-    id = "mapping-concurrency"
+    id = MAPPING_CONCURRENCY
 
     def read(self, aws: Services, resource: str) -> int | None:
         """Return the cap; ``None`` where there is none."""
@@ -110,7 +169,7 @@ class MappingConcurrency:
 class MappingEnabled:
     """Whether a mapping polls (``Enabled``); resource: the mapping's ARN."""
 
-    id = "mapping-enabled"
+    id = MAPPING_ENABLED
 
     def read(self, aws: Services, resource: str) -> bool:
         """Return whether the mapping polls or is about to."""
@@ -134,7 +193,7 @@ class MappingEnabled:
 class BackPressure:
     """An SSM parameter that producers read to shed load; resource: the parameter's name."""
 
-    id = "back-pressure"
+    id = BACK_PRESSURE
 
     def read(self, aws: Services, resource: str) -> str:
         """Return the parameter's value. Raises ``NotFound``."""
@@ -166,7 +225,19 @@ def _uuid(mapping_arn: str) -> str:
     return mapping_arn.rsplit(":", 1)[-1]
 
 
+def _qualified(resource: str) -> Qualified:
+    """Take ``arn:…:function:<name>:<qualifier>`` apart, as Lambda's calls want it."""
+    function, _, qualifier = resource.rpartition(":")
+    return {"FunctionName": function, "Qualifier": qualifier}
+
+
 LEVERS: Mapping[str, Lever] = {
     lever.id: lever
-    for lever in (ReservedConcurrency(), MappingConcurrency(), MappingEnabled(), BackPressure())
+    for lever in (
+        ReservedConcurrency(),
+        ProvisionedConcurrency(),
+        MappingConcurrency(),
+        MappingEnabled(),
+        BackPressure(),
+    )
 }

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
-from oncall.queues import MAPPING_ENABLED, Facts, work_per_message
+from oncall import metrics
+from oncall.levers import MAPPING_ENABLED
+from oncall.metrics import Window
+from oncall.queues import Facts, work_per_message
 from oncall.targets import queue_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Mapping
 
-    from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationTypeDef
 
     from oncall.record import Change
@@ -32,7 +32,7 @@ def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
     tags = aws.client("sqs").list_queue_tags(QueueUrl=url).get("Tags", {})
     mappings = _mappings(aws, queue=arn)
     consumer = _consumer(aws, mappings[0]) if len(mappings) == 1 else {}
-    metrics = _metrics(
+    series = _metrics(
         aws,
         queue=queue["queue"],
         dlq=queue["dlq"],
@@ -51,7 +51,7 @@ def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
         safe_size=int(safe_size) if safe_size.isdigit() else None,
         **queue,
         **consumer,
-        **metrics,
+        **series,
     )
 
 
@@ -152,66 +152,34 @@ def _metrics(
     The window ends with the last whole period; the baseline lies before the window.
     """
     queries = {
-        "depths": _query("AWS/SQS", "ApproximateNumberOfMessagesVisible", queue, "Maximum"),
-        "oldest_age": _query("AWS/SQS", "ApproximateAgeOfOldestMessage", queue, "Maximum"),
-        "sent": _query("AWS/SQS", "NumberOfMessagesSent", queue, "Sum"),
-        "received": _query("AWS/SQS", "NumberOfMessagesReceived", queue, "Sum"),
-        "deleted": _query("AWS/SQS", "NumberOfMessagesDeleted", queue, "Sum"),
+        "depths": _of_queue("ApproximateNumberOfMessagesVisible", queue, "Maximum"),
+        "oldest_age": _of_queue("ApproximateAgeOfOldestMessage", queue, "Maximum"),
+        "sent": _of_queue("NumberOfMessagesSent", queue, "Sum"),
+        "received": _of_queue("NumberOfMessagesReceived", queue, "Sum"),
+        "deleted": _of_queue("NumberOfMessagesDeleted", queue, "Sum"),
     }
     if dlq:
-        queries["dlq_depths"] = _query(
-            "AWS/SQS", "ApproximateNumberOfMessagesVisible", dlq, "Maximum"
-        )
+        queries["dlq_depths"] = _of_queue("ApproximateNumberOfMessagesVisible", dlq, "Maximum")
     if function:
         queries |= {
-            "invocations": _query("AWS/Lambda", "Invocations", function, "Sum"),
-            "errors": _query("AWS/Lambda", "Errors", function, "Sum"),
-            "throttles": _query("AWS/Lambda", "Throttles", function, "Sum"),
-            "duration": _query("AWS/Lambda", "Duration", function, "Sum"),
-            "concurrency": _query("AWS/Lambda", "ConcurrentExecutions", function, "Maximum"),
+            "invocations": _of_function("Invocations", function, "Sum"),
+            "errors": _of_function("Errors", function, "Sum"),
+            "throttles": _of_function("Throttles", function, "Sum"),
+            "duration": _of_function("Duration", function, "Sum"),
+            "concurrency": _of_function("ConcurrentExecutions", function, "Maximum"),
         }
-    period = aws.settings.period_seconds
-    now = aws.clock()
-    end = now - timedelta(seconds=now.timestamp() % period)
-    start = end - timedelta(seconds=window * period)
-    series = _read(aws, queries, start, end)
+    now = Window.latest(aws, window)
+    series = metrics.read(aws, queries, now)
     usual = None
     if function:
-        before = start - timedelta(seconds=baseline * period)
         whole = {name: queries[name] for name in ("duration", "received")}
-        usual = work_per_message(**_read(aws, whole, before, start))
+        usual = work_per_message(**metrics.read(aws, whole, now.before(aws, baseline)))
     return {**series, "usual_work": usual}
 
 
-def _query(namespace: str, metric: str, name: str, statistic: str) -> dict[str, Any]:
-    dimension = "QueueName" if namespace == "AWS/SQS" else "FunctionName"
-    return {
-        "Metric": {
-            "Namespace": namespace,
-            "MetricName": metric,
-            "Dimensions": [{"Name": dimension, "Value": name}],
-        },
-        "Stat": statistic,
-    }
+def _of_queue(metric: str, name: str, statistic: str) -> metrics.Query:
+    return metrics.query("AWS/SQS", metric, statistic, QueueName=name)
 
 
-def _read(
-    aws: Services, queries: Mapping[str, dict[str, Any]], start: datetime, end: datetime
-) -> dict[str, Sequence[float]]:
-    period = aws.settings.period_seconds
-    wanted: list[MetricDataQueryTypeDef] = [
-        {"Id": name, "MetricStat": {**stat, "Period": period}}  # type: ignore[typeddict-item]  # built from data
-        for name, stat in queries.items()
-    ]
-    found: dict[str, list[float]] = {name: [] for name in queries}
-    pages = (
-        aws.client("cloudwatch")
-        .get_paginator("get_metric_data")
-        .paginate(
-            MetricDataQueries=wanted, StartTime=start, EndTime=end, ScanBy="TimestampAscending"
-        )
-    )
-    for page in pages:
-        for result in page["MetricDataResults"]:
-            found[result["Id"]] += result["Values"]
-    return dict(found)
+def _of_function(metric: str, name: str, statistic: str) -> metrics.Query:
+    return metrics.query("AWS/Lambda", metric, statistic, FunctionName=name)

@@ -7,15 +7,17 @@ and is empty where CloudWatch has no datapoint, which is not the same as zero.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from oncall.changes import Planned
+from oncall.levers import BACK_PRESSURE, MAPPING_CONCURRENCY, MAPPING_ENABLED, RESERVED_CONCURRENCY
+from oncall.plans import SHARE_OF_A_RUN, Diagnosis, Look, Plan, ended
+from oncall.words import duration, last, ms, per_second, percent, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,14 +25,7 @@ if TYPE_CHECKING:
 MAX_CONCURRENCY_OF_A_MAPPING = 1000
 """Lambda API, ``ScalingConfig.MaximumConcurrency``: 2 to 1,000."""
 MIN_CONCURRENCY_OF_A_MAPPING = 2
-RESERVED_CONCURRENCY = "reserved-concurrency"
-MAPPING_CONCURRENCY = "mapping-concurrency"
-MAPPING_ENABLED = "mapping-enabled"
-BACK_PRESSURE = "back-pressure"
 _STEPS_OF_A_TREND = 3
-_SHARE_OF_A_RUN = 0.25
-"""A plan may predict at most this share of the time that a run has; the rest is for overruns."""
-_ROUND_FROM = 5
 _NEARLY = 0.8
 """Share of its timeout from which a function without a history counts as slow."""
 _POLLING = frozenset({"Enabled", "Enabling", "Updating", "Creating"})
@@ -172,48 +167,14 @@ def facts_from(data: Mapping[str, Any]) -> Facts:
     return Facts(**data)
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """The cause, in a word and in a sentence, with its evidence."""
-
-    cause: str
-    sentence: str
-    evidence: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to do, with numbers; ``changes`` in the order in which they are made."""
-
-    action: str
-    """``raise lower enable shed watch human``"""
-    goal: str
-    """``drain``: until the queue is empty; ``protect``: until the consumer is healthy again."""
-    changes: tuple[Planned, ...]
-    sentence: str
-    bounds: tuple[str, ...] = ()
-    predicted_seconds: int | None = None
-
-    def document(self, diagnosis: Diagnosis, facts: Facts) -> dict[str, Any]:
-        """Return the plan as the record holds it; ``hash`` covers what is approved."""
-        changes = [asdict(change) for change in self.changes]
-        covered = json.dumps([self.action, changes], sort_keys=True).encode()
-        return {
-            "action": self.action,
-            "goal": self.goal,
-            "changes": changes,
-            "sentence": self.sentence,
-            "ask": f"{self.sentence} Shall I?",
-            "bounds": list(self.bounds),
-            "predicted_seconds": self.predicted_seconds,
-            "cause": diagnosis.cause,
-            "evidence": list(diagnosis.evidence),
-            "backlog": facts.backlog,
-            "dlq_visible": facts.dlq_visible,
-            "failing_share": facts.failing_share,
-            "safe_size": facts.safe_size,
-            "hash": hashlib.sha256(covered).hexdigest(),
-        }
+def seen(facts: Facts) -> dict[str, Any]:
+    """Return the numbers that later looks compare with."""
+    return {
+        "backlog": facts.backlog,
+        "dlq_visible": facts.dlq_visible,
+        "failing_share": facts.failing_share,
+        "safe_size": facts.safe_size,
+    }
 
 
 def evidence(facts: Facts) -> tuple[str, ...]:
@@ -222,15 +183,15 @@ def evidence(facts: Facts) -> tuple[str, ...]:
     reserved = "none" if facts.reserved is None else str(facts.reserved)
     lines = [
         f"{facts.visible} waiting, {facts.in_flight} in flight, oldest {_age(facts.oldest_age)}",
-        f"in {_per_second(facts.arrival_rate)}, out {_per_second(facts.drain_rate)}",
+        f"in {per_second(facts.arrival_rate)}, out {per_second(facts.drain_rate)}",
     ]
     if facts.function:
         lines += [
             f"mapping {facts.mapping_state}, {cap}, batch {facts.batch_size}",
             (
-                f"{facts.function}: concurrency {_last(facts.concurrency)}, reserved {reserved}, "
-                f"failing {_percent(facts.failing_share)}, {_ms(facts.work)} a message "
-                f"(usually {_ms(facts.usual_work)}), throttles {_sum(facts.throttles)}"
+                f"{facts.function}: concurrency {last(facts.concurrency)}, reserved {reserved}, "
+                f"failing {percent(facts.failing_share)}, {ms(facts.work)} a message "
+                f"(usually {ms(facts.usual_work)}), throttles {total(facts.throttles)}"
             ),
             (
                 f"account: {facts.unreserved} of {facts.account_limit} unreserved, "
@@ -298,8 +259,8 @@ def _health_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
         return (
             "downstream_slow",
             (
-                f"{facts.function} takes {_ms(facts.work)} a message, usually "
-                f"{_ms(facts.usual_work)}: what lies behind it is slow."
+                f"{facts.function} takes {ms(facts.work)} a message, usually "
+                f"{ms(facts.usual_work)}: what lies behind it is slow."
             ),
         )
     if facts.dead_letters > 0:
@@ -347,8 +308,8 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
         return (
             "surge",
             (
-                f"More arrives ({_per_second(facts.arrival_rate)}) than {facts.function} works off "
-                f"({_per_second(facts.drain_rate)}), with no cap in its way."
+                f"More arrives ({per_second(facts.arrival_rate)}) than {facts.function} works off "
+                f"({per_second(facts.drain_rate)}), with no cap in its way."
             ),
         )
     return _NONE
@@ -422,11 +383,11 @@ def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float])
         )
     surplus = to * each - arrival
     predicted = math.ceil(facts.backlog / surplus) if surplus > 0 else None
-    if predicted is None or predicted > limits["run_seconds"] * _SHARE_OF_A_RUN:
+    if predicted is None or predicted > limits["run_seconds"] * SHARE_OF_A_RUN:
         takes = (
-            f"it takes {_duration(predicted)} to drain"
+            f"it takes {duration(predicted)} to drain"
             if predicted is not None
-            else f"only {_per_second(to * each)} is worked off while {_per_second(arrival)} arrive"
+            else f"only {per_second(to * each)} is worked off while {per_second(arrival)} arrive"
         )
         held = f" ({'; '.join(bounds)})" if bounds else ""
         return Plan(
@@ -443,9 +404,9 @@ def _plan_raise(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float])
         "raise",
         "drain",
         changes,
-        f"Raise {facts.function} from {cap} to {to}: each does {_per_second(each)} and "
-        f"{_per_second(arrival)} arrive, so {to} clear the {facts.backlog} waiting in about "
-        f"{_duration(predicted)}.{shed}{held}",
+        f"Raise {facts.function} from {cap} to {to}: each does {per_second(each)} and "
+        f"{per_second(arrival)} arrive, so {to} clear the {facts.backlog} waiting in about "
+        f"{duration(predicted)}.{shed}{held}",
         bounds,
         predicted,
     )
@@ -567,21 +528,6 @@ def _shed_words(facts: Facts) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What one look after a change has found; each look is handed the one before."""
-
-    number: int = 0
-    verdict: str = ""
-    """``wait drained protected shed_over ineffective worse recurred``"""
-    sentence: str = ""
-    visible: int | None = None
-    calm: int = 0
-    bad: int = 0
-    done: float = 0.0
-    eta_seconds: int | None = None
-
-
 def assess(
     before: Look,
     facts: Facts,
@@ -604,25 +550,25 @@ def assess(
     backlog = max(1, planned["backlog"])
     clear = clear_below(backlog, rules)
     calm = before.calm + 1 if facts.visible <= clear else 0
-    fell = before.visible is None or facts.visible < before.visible or facts.visible <= clear
+    fell = before.measure is None or facts.visible < before.measure or facts.visible <= clear
     bad = 0 if fell else before.bad + 1
     done = min(1.0, max(0.0, 1 - facts.visible / backlog))
     eta = _eta(before, facts)
     look = Look(number, "wait", _words(facts, done), facts.visible, calm, bad, done, eta)
     if calm >= rules["calm_periods"]:
-        return _with(look, "drained", f"{facts.queue} is drained: {facts.visible} waiting.")
+        return ended(look, "relieved", f"{facts.queue} is drained: {facts.visible} waiting.")
     if shed and facts.backlog <= rules["release_share"] * (planned["safe_size"] or 0):
-        return _with(look, "shed_over", f"{facts.queue} is well below its safe size again.")
+        return ended(look, "shed_over", f"{facts.queue} is well below its safe size again.")
     limit = _looks_allowed(planned, facts, rules)
     if number > limit:
-        return _with(
+        return ended(
             look,
             "ineffective",
             f"{facts.queue} has {facts.visible} waiting after {number} looks, of {backlog} at "
             f"the start; it should have drained by now.",
         )
     if number > rules["grace_periods"] and bad >= rules["patience_periods"]:
-        return _with(
+        return ended(
             look,
             "ineffective",
             f"{facts.queue} has not fallen for {bad} looks: {facts.visible} waiting, "
@@ -641,9 +587,9 @@ def assess_calm(
     bad = 0 if calm else before.bad + 1
     look = Look(number, "wait", f"{facts.visible} waiting.", facts.visible, calm, bad, 1.0)
     if calm >= rules["calm_periods"]:
-        return _with(
+        return ended(
             look,
-            "drained",
+            "relieved",
             f"{facts.queue} is drained and stays calm: {facts.visible} waiting, "
             f"{planned['backlog']} at the start.",
         )
@@ -652,7 +598,7 @@ def assess_calm(
         bad >= rules["patience_periods"]
         or number >= rules["calm_periods"] * rules["patience_periods"]
     ):
-        return _with(
+        return ended(
             look,
             "recurred",
             f"{facts.queue} fills again with its settings as they were ({facts.visible} waiting): "
@@ -666,12 +612,12 @@ def _assess_protection(before: Look, facts: Facts, rules: Mapping[str, float], n
     healthy = failing is not None and failing < rules["failing_share"]
     healthy = healthy and not is_slow(facts, rules)
     calm = before.calm + 1 if healthy else 0
-    words = f"failing {_percent(failing)}, {_ms(facts.work)} a message"
+    words = f"failing {percent(failing)}, {ms(facts.work)} a message"
     look = Look(number, "wait", f"{facts.function}: {words}.", facts.visible, calm)
     if calm >= rules["calm_periods"]:
-        return _with(look, "protected", f"{facts.function} is healthy again: {words}.")
+        return ended(look, "protected", f"{facts.function} is healthy again: {words}.")
     if number > rules["grace_periods"] + rules["baseline_periods"]:
-        return _with(look, "ineffective", f"{facts.function} has not recovered: {words}.")
+        return ended(look, "ineffective", f"{facts.function} has not recovered: {words}.")
     return look
 
 
@@ -681,8 +627,8 @@ def _worse(facts: Facts, planned: Mapping[str, Any], rules: Mapping[str, float])
     failing = facts.failing_share or 0.0
     if failing >= rules["failing_share"] and failing > (planned["failing_share"] or 0.0):
         return (
-            f"{_percent(failing)} of {facts.function}'s work fails now, "
-            f"{_percent(planned['failing_share'])} before the change."
+            f"{percent(failing)} of {facts.function}'s work fails now, "
+            f"{percent(planned['failing_share'])} before the change."
         )
     was = planned["dlq_visible"]
     if facts.dlq_visible is not None and was is not None:
@@ -701,27 +647,14 @@ def _looks_allowed(planned: Mapping[str, Any], facts: Facts, rules: Mapping[str,
 
 
 def _eta(before: Look, facts: Facts) -> int | None:
-    if before.visible is None or before.visible <= facts.visible:
+    if before.measure is None or before.measure <= facts.visible:
         return None
-    fell = before.visible - facts.visible
+    fell = before.measure - facts.visible
     return math.ceil(facts.visible / fell * facts.period_seconds)
 
 
-def _with(look: Look, verdict: str, sentence: str) -> Look:
-    return Look(
-        look.number,
-        verdict,
-        sentence,
-        look.visible,
-        look.calm,
-        look.bad,
-        1.0 if verdict == "drained" else look.done,
-        look.eta_seconds,
-    )
-
-
 def _words(facts: Facts, done: float) -> str:
-    return f"{facts.visible} waiting, {done:.0%} drained, out {_per_second(facts.drain_rate)}."
+    return f"{facts.visible} waiting, {done:.0%} drained, out {per_second(facts.drain_rate)}."
 
 
 def _draining(facts: Facts, verification: Mapping[str, float]) -> bool:
@@ -733,34 +666,5 @@ def _draining(facts: Facts, verification: Mapping[str, float]) -> bool:
     return facts.visible / fell <= verification["watch_periods"]
 
 
-def _per_second(rate: float | None) -> str:
-    if rate is None:
-        return "unknown (no datapoints)"
-    return f"{rate:.1f}/s" if rate < _ROUND_FROM else f"{rate:.0f}/s"
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{share:.0%}"
-
-
-def _ms(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.0f} ms"
-
-
 def _age(series: Sequence[float]) -> str:
-    return _duration(series[-1]) if series else "unknown"
-
-
-def _last(series: Sequence[float]) -> str:
-    return f"{series[-1]:.0f}" if series else "unknown"
-
-
-def _sum(series: Sequence[float]) -> str:
-    return f"{sum(series):.0f}" if series else "unknown"
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 2:  # noqa: PLR2004 -- two minutes
-        return f"{seconds:.0f} s"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
+    return duration(series[-1]) if series else "unknown"

@@ -21,6 +21,10 @@ _QUEUE_ARN = re.compile(
 _QUEUE_URL = re.compile(
     r"https?://(?:sqs\.(?P<region>[a-z]{2}-[\w-]+)\.)?[^/]+/(?P<account>\d{12})/(?P<name>[\w.-]+)"
 )
+_FUNCTION_ARN = re.compile(
+    r"(?P<arn>arn:[\w-]+:lambda:(?P<region>[\w-]+):(?P<account>\d{12}):function:(?P<name>[\w-]+))"
+    r"(:[\w$-]+)?"
+)
 _MISSING = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "ResourceNotFoundException"}
 )
@@ -44,8 +48,23 @@ def queue_name(text: str) -> str:
     return text
 
 
+def function_name(text: str) -> str:
+    """Return the function's name from its name or ARN, without version or alias."""
+    match = _FUNCTION_ARN.fullmatch(text)
+    return match["name"] if match else text.partition(":")[0]
+
+
 def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -> str:
-    """Return the ARN of a target of ``kind`` (``queue``) in this account and region."""
+    """Return the ARN of a target of ``kind`` (``queue``, ``function``) in this account and region.
+
+    It is the one that ``resolve`` finds, so that whoever locks the target locks the same. A
+    function's has neither version nor alias: its concurrency is one for all of them.
+    """
+    if kind == "function":
+        match = _FUNCTION_ARN.fullmatch(text)
+        if match:
+            return match["arn"]
+        return f"arn:{partition}:lambda:{region}:{account}:function:{function_name(text)}"
     if text.startswith("arn:"):
         return text
     if kind != "queue":
@@ -68,11 +87,7 @@ def queue_url(aws: Services, arn: str) -> str:
 def _resolve_queue(aws: Services, text: str) -> Target:
     match = _QUEUE_ARN.fullmatch(text) or _QUEUE_URL.fullmatch(text)
     here = aws.settings.region
-    if match and match["region"] not in {None, here}:
-        raise BadInput(
-            f"queue: {text} is in {match['region']}, and this runbook acts in {here}. Run the one "
-            f'that is deployed in {match["region"]}, or give for example {{"queue": "orders"}}.'
-        )
+    _check_region("queue", text, match, here, "orders")
     name = queue_name(text)
     sqs = aws.client("sqs")
     try:
@@ -87,12 +102,48 @@ def _resolve_queue(aws: Services, text: str) -> Target:
             f"queue: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
             f'there is, for example {{"queue": "orders"}}.'
         ) from error
-    if match and match["account"] != arn.split(":")[4]:
-        raise BadInput(
-            f"queue: {text} is in account {match['account']}; this runbook acts in its own. "
-            f'Give for example {{"queue": "{name}"}}.'
-        )
+    _check_account("queue", text, match, arn, name)
     return Target(arn=arn, name=name, tags=sqs.list_queue_tags(QueueUrl=url).get("Tags", {}))
 
 
-_RESOLVERS: Mapping[str, Callable[[Services, str], Target]] = {"queue": _resolve_queue}
+def _resolve_function(aws: Services, text: str) -> Target:
+    match = _FUNCTION_ARN.fullmatch(text)
+    here = aws.settings.region
+    _check_region("function", text, match, here, "checkout-api")
+    name = function_name(text)
+    functions = aws.client("lambda")
+    try:
+        arn = functions.get_function_configuration(FunctionName=name)["FunctionArn"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _MISSING:
+            raise
+        raise BadInput(
+            f"function: there is no function {name!r} in {here}. Give the name or ARN of a "
+            f'function there is, for example {{"function": "checkout-api"}}.'
+        ) from error
+    _check_account("function", text, match, arn, name)
+    return Target(arn=arn, name=name, tags=functions.list_tags(Resource=arn)["Tags"])
+
+
+def _check_region(
+    kind: str, text: str, match: re.Match[str] | None, here: str, example: str
+) -> None:
+    if match and match["region"] not in {None, here}:
+        raise BadInput(
+            f"{kind}: {text} is in {match['region']}, and this runbook acts in {here}. Run the one "
+            f'that is deployed in {match["region"]}, or give for example {{"{kind}": "{example}"}}.'
+        )
+
+
+def _check_account(kind: str, text: str, match: re.Match[str] | None, arn: str, name: str) -> None:
+    if match and match["account"] != arn.split(":")[4]:
+        raise BadInput(
+            f"{kind}: {text} is in account {match['account']}; this runbook acts in its own. "
+            f'Give for example {{"{kind}": "{name}"}}.'
+        )
+
+
+_RESOLVERS: Mapping[str, Callable[[Services, str], Target]] = {
+    "queue": _resolve_queue,
+    "function": _resolve_function,
+}

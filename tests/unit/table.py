@@ -44,10 +44,11 @@ class Death:
         dies = self.calls == self.at
         if dies and not self.after:
             raise Killed
-        result = do()
-        if dies:
-            raise Killed
-        return result
+        try:
+            return do()
+        finally:
+            if dies:
+                raise Killed  # whatever the answer was, an error too, nobody reads it
 
 
 class TableInMemory:

@@ -35,11 +35,13 @@ def planned(lever: str, resource: str, before: Any, after: Any) -> Planned:
 
 RESERVED = planned("reserved-concurrency", FUNCTION, 20, 60)
 UNRESERVED = planned("reserved-concurrency", FUNCTION, None, 60)
+PROVISIONED = planned("provisioned-concurrency", f"{FUNCTION}:live", 5, 9)
+UNPROVISIONED = planned("provisioned-concurrency", f"{FUNCTION}:live", None, 9)
 CAP = planned("mapping-concurrency", MAPPING, 20, 60)
 UNCAPPED = planned("mapping-concurrency", MAPPING, None, 10)
 ENABLED = planned("mapping-enabled", MAPPING, before=False, after=True)
 PRESSURE = planned("back-pressure", PARAMETER, "off", ON)
-EVERY = [RESERVED, UNRESERVED, CAP, UNCAPPED, ENABLED, PRESSURE]
+EVERY = [RESERVED, UNRESERVED, PROVISIONED, UNPROVISIONED, CAP, UNCAPPED, ENABLED, PRESSURE]
 
 
 def live(world: World, change: Planned) -> Any:
@@ -224,7 +226,7 @@ def test_guards_are_read_right_before_each_change(change: Planned) -> None:
     with pytest.raises(GuardRefused, match="kill switch"):
         make(world, change)
     world.cloud.parameters[f"{SWITCHES}/{RUNBOOK}"] = "run"
-    world.cloud.tags[change.resource] = {}
+    world.cloud.tags.clear()
     with pytest.raises(GuardRefused, match=f"the {change.lever} is not opted in"):
         make(world, change)
     assert not world.cloud.writes
@@ -522,3 +524,12 @@ def test_the_lease_lasts_as_long_as_the_incidents_own() -> None:
 )
 def test_a_value_is_told_in_words(value: Any, words: str) -> None:
     assert changes.tell(value) == words
+
+
+def test_a_value_that_aws_refuses_means_that_the_world_has_moved() -> None:
+    world = world_before(RESERVED)
+    world.cloud.failing["put_function_concurrency"] = refused("InvalidParameterValueException")
+    with pytest.raises(WorldMoved, match=r"AWS refuses to set .* I look again"):
+        make(world, RESERVED)
+    changes.put_back(world.aws, world.run)
+    assert [change.state for change in world.load().changes] == ["not_made"]

@@ -18,6 +18,7 @@ from oncall.record import Change, Incident
 
 OUTCOMES = {
     "Aborted": "aborted",
+    "Contained": "handed_over",
     "GuardRefused": "refused",
     "Ineffective": "ineffective",
     "NeedsHuman": "handed_over",
@@ -126,7 +127,7 @@ def test_a_human_is_woken_unless_a_person_has_decided_or_only_observes(error: st
 def test_what_a_guard_or_the_evidence_stops_is_an_error_and_the_rest_is_critical(
     error: str,
 ) -> None:
-    mild = {"GuardRefused", "TargetBusy", "NeedsHuman", "TakenOver", "NoAnswer"}
+    mild = {"GuardRefused", "TargetBusy", "NeedsHuman", "TakenOver", "NoAnswer", "Contained"}
     wanted = "error" if error in mild else "critical"
     assert endings.severity(Ending(error, "")) == wanted
 

@@ -195,10 +195,10 @@ def test_a_stop_is_told_with_who_and_why(
 ) -> None:
     world = a_world()
     run = world.open()
-    guards.heed_stop(world.aws, run)
+    guards.heed_stop(world.store.load(run.incident))
     world.store.note(run, None, stop={"kind": kind, "by": "Alice", "at": "03:02", "reason": reason})
     with pytest.raises(error) as stopped:
-        guards.heed_stop(world.aws, run)
+        guards.heed_stop(world.store.load(run.incident))
     with pytest.raises(error):
         guards.check_before_change(world.aws, run, "worker", OPTED_IN)
     assert str(stopped.value) == f"Alice {words}{told}"

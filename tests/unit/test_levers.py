@@ -12,11 +12,14 @@ from tests.unit.world import FUNCTION, MAPPING, OPTED_IN, PARAMETER, UUID, a_wor
 
 RESOURCES = {
     "reserved-concurrency": FUNCTION,
+    "provisioned-concurrency": f"{FUNCTION}:live",
     "mapping-concurrency": MAPPING,
     "mapping-enabled": MAPPING,
     "back-pressure": PARAMETER,
 }
 _PUT = f"lambda put-function-concurrency --function-name {FUNCTION}"
+_PROVISION = f"--function-name {FUNCTION} --qualifier live"
+_SIXTY = "--provisioned-concurrent-executions 60"
 VALUES: list[tuple[str, Any, str]] = [
     (
         "reserved-concurrency",
@@ -32,6 +35,16 @@ VALUES: list[tuple[str, Any, str]] = [
         "reserved-concurrency",
         None,
         f"lambda delete-function-concurrency --function-name {FUNCTION}",
+    ),
+    (
+        "provisioned-concurrency",
+        60,
+        f"lambda put-provisioned-concurrency-config {_PROVISION} {_SIXTY}",
+    ),
+    (
+        "provisioned-concurrency",
+        None,
+        f"lambda delete-provisioned-concurrency-config --function-name {FUNCTION} --qualifier live",
     ),
     (
         "mapping-concurrency",

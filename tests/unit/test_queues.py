@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from oncall import changes, queues
 from oncall.changes import Planned
-from oncall.queues import Diagnosis, Facts, Look, Plan
+from oncall.plans import Diagnosis, Look, Plan
+from oncall.queues import Facts
 from tests.unit.world import CONTRACT, FUNCTION, MAPPING, PARAMETER, QUEUE
 
 LIMITS = CONTRACT.limits
@@ -90,7 +91,7 @@ def plan(facts: Facts) -> Plan:
 
 def document(facts: Facts) -> dict[str, Any]:
     diagnosis = queues.diagnose(facts, RULES)
-    return queues.plan(diagnosis, facts, LIMITS).document(diagnosis, facts)
+    return queues.plan(diagnosis, facts, LIMITS).document(diagnosis, queues.seen(facts))
 
 
 # Facts
@@ -793,7 +794,7 @@ CHANGE = Planned("mapping-concurrency", MAPPING, "cap", 10, 11, "why")
 
 def hash_of(*changes: Planned, action: str = "raise", words: str = "Raise it.") -> str:
     found = Plan(action, "drain", changes, words)
-    return str(found.document(Diagnosis("consumer_capped", words, ()), CAPPED)["hash"])
+    return str(found.document(Diagnosis("consumer_capped", words, ()), {})["hash"])
 
 
 @pytest.mark.parametrize(
@@ -867,10 +868,10 @@ def looks(
 
 def test_a_queue_that_falls_and_stays_down_is_drained() -> None:
     found = looks([700, 500, 300, 91, 90, 80, 70])
-    assert [look.verdict for look in found] == ["wait"] * 6 + ["drained"]
+    assert [look.verdict for look in found] == ["wait"] * 6 + ["relieved"]
     assert [look.calm for look in found] == [0, 0, 0, 0, 1, 2, 3]
     assert [look.done for look in found[:2]] == pytest.approx([1 - 700 / 900, 1 - 500 / 900])
-    assert (found[-1].number, found[-1].done, found[-1].visible) == (7, 1.0, 70)
+    assert (found[-1].number, found[-1].done, found[-1].measure) == (7, 1.0, 70)
     assert found[-1].sentence == "orders is drained: 70 waiting."
 
 
@@ -881,9 +882,9 @@ def test_a_queue_drains_by_what_waits_not_by_what_is_in_work(
     facts = the(visible=visible, in_flight=in_flight)
     look = queues.assess(FIRST, facts, PLAN, RULES, shed=False)
     assert (look.verdict, look.calm) == ("wait", calm)
-    before = Look(number=2, visible=80, calm=2)
+    before = Look(number=2, measure=80, calm=2)
     look = queues.assess(before, facts, PLAN, RULES, shed=False)
-    assert look.verdict == ("drained" if calm else "wait")
+    assert look.verdict == ("relieved" if calm else "wait")
 
 
 def test_a_look_says_how_far_it_has_come_and_when_it_will_be_done() -> None:
@@ -908,7 +909,7 @@ def test_a_queue_that_does_not_fall_is_ineffective_once_grace_and_patience_are_o
 
 def test_nothing_is_judged_ineffective_within_grace() -> None:
     rules = {**RULES, "patience_periods": 1}
-    before = Look(number=4, visible=900, bad=9)
+    before = Look(number=4, measure=900, bad=9)
     look = queues.assess(before, the(visible=900), PLAN, rules, shed=False)
     assert look.verdict == "wait"
     assert queues.assess(look, the(visible=900), PLAN, rules, shed=False).verdict == "ineffective"
@@ -986,7 +987,7 @@ def test_a_lowered_consumer_that_does_not_recover_is_ineffective() -> None:
 
 
 def test_a_lowered_consumer_is_not_blamed_for_a_queue_that_grows() -> None:
-    look = Look(number=30, visible=900, bad=9)
+    look = Look(number=30, measure=900, bad=9)
     assert look_at_health(look, "consumer_erroring", visible=90_000).verdict == "wait"
 
 
@@ -1024,7 +1025,7 @@ def test_back_pressure_does_not_flap(depths: list[int]) -> None:
             shed = plan(facts).action == "shed"
             assert shed or "drains already" in queues.diagnose(facts, RULES).sentence
         elif on:
-            look = queues.assess(Look(visible=9000), facts, SHEDS, RULES, shed=True)
+            look = queues.assess(Look(measure=9000), facts, SHEDS, RULES, shed=True)
             shed = look.verdict != "shed_over"
         if shed is not on:
             on = shed
@@ -1056,7 +1057,7 @@ def test_every_watch_ends_whatever_the_queue_does(
     shed: bool,  # noqa: FBT001 -- drawn
 ) -> None:
     look = drain(lambda at: depths[at % len(depths)], planned, shed=shed)
-    assert look.verdict in {"drained", "ineffective", "worse", "protected"}
+    assert look.verdict in {"relieved", "ineffective", "worse", "protected"}
     if planned is not PROTECT and min(depths) > 90:
         assert look.verdict == "ineffective"
 
@@ -1085,7 +1086,7 @@ def calm(depths: Sequence[int]) -> list[Look]:
 
 def test_a_queue_that_stays_calm_with_its_settings_back_is_drained() -> None:
     found = calm([90, 50, 20, 10])
-    assert [look.verdict for look in found] == ["wait", "wait", "drained"]
+    assert [look.verdict for look in found] == ["wait", "wait", "relieved"]
     assert found[-1].sentence == ("orders is drained and stays calm: 20 waiting, 900 at the start.")
     assert [look.calm for look in calm([50, 91, 50, 50, 50])] == [1, 0, 1, 2, 3]
 
@@ -1118,7 +1119,7 @@ def test_every_watch_for_calm_ends(depths: list[int]) -> None:
         look = queues.assess_calm(look, facts, PLAN, RULES)
         number += 1
         assert number <= 100
-    assert look.verdict in {"drained", "recurred"}
+    assert look.verdict in {"relieved", "recurred"}
 
 
 def test_a_look_survives_a_state_machine() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from oncall import targets
 from oncall.errors import BadInput
-from tests.unit.world import ACCOUNT, OPTED_IN, QUEUE, a_world, refused
+from tests.unit.world import ACCOUNT, FUNCTION, OPTED_IN, QUEUE, a_world, refused
 
 HERE = {"partition": "aws", "region": "us-east-1", "account": ACCOUNT}
 URL = f"https://sqs.us-east-1.amazonaws.com/{ACCOUNT}/orders"
@@ -46,13 +46,47 @@ def test_another_partition_shows_in_the_arn() -> None:
     )
 
 
-def test_only_queues_are_known_by_name() -> None:
-    arn = "arn:aws:lambda:us-east-1:123456789012:function:worker"
-    assert targets.arn_of("function", arn, **HERE) == arn
-    with pytest.raises(
-        BadInput, match="function: a target of this kind has to be given by its ARN"
-    ):
-        targets.arn_of("function", "worker", **HERE)
+@pytest.mark.parametrize(
+    "text",
+    ["worker", "worker:live", "worker:$LATEST", FUNCTION, f"{FUNCTION}:live", f"{FUNCTION}:7"],
+)
+def test_a_functions_arn_has_neither_version_nor_alias(text: str) -> None:
+    assert targets.arn_of("function", text, **HERE) == FUNCTION
+    assert targets.function_name(text) == "worker"
+
+
+def test_a_kind_that_is_not_known_has_to_be_given_by_its_arn() -> None:
+    assert targets.arn_of("table", "arn:aws:dynamodb:x", **HERE) == "arn:aws:dynamodb:x"
+    with pytest.raises(BadInput, match="table: a target of this kind has to be given by its ARN"):
+        targets.arn_of("table", "orders", **HERE)
+
+
+@pytest.mark.parametrize("text", ["worker", FUNCTION, f"{FUNCTION}:live"])
+def test_a_function_is_found_with_its_tags(text: str) -> None:
+    world = a_world()
+    found = targets.resolve(world.aws, "function", text)
+    assert found == targets.Target(arn=FUNCTION, name="worker", tags=OPTED_IN)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("other", "function: there is no function 'other' in us-east-1."),
+        (
+            f"arn:aws:lambda:eu-west-1:{ACCOUNT}:function:worker",
+            "is in eu-west-1, and this runbook acts in us-east-1. Run the one that is deployed in",
+        ),
+        (
+            "arn:aws:lambda:us-east-1:999999999999:function:worker",
+            "is in account 999999999999; this runbook acts in its own.",
+        ),
+    ],
+)
+def test_a_function_that_is_not_here_is_told_with_an_example(text: str, says: str) -> None:
+    with pytest.raises(BadInput) as bad:
+        targets.resolve(a_world().aws, "function", text)
+    assert says in str(bad.value)
+    assert '{"function": "' in str(bad.value)
 
 
 @given(name=st.from_regex(r"[A-Za-z0-9_-]{1,80}(\.fifo)?", fullmatch=True))

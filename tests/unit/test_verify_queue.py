@@ -24,7 +24,8 @@ from oncall.errors import (
     Recurred,
     WorldMoved,
 )
-from oncall.queues import Facts, Look
+from oncall.plans import Look
+from oncall.queues import Facts
 from oncall.record import Entry
 from oncall.step import Call
 from tests.unit.table import Killed
@@ -151,7 +152,7 @@ def test_without_one_consumer_there_is_none_to_describe(world: World, mappings: 
 
 
 def test_a_consumer_with_provisioned_pollers_is_seen(world: World) -> None:
-    world.cloud.provisioned = True
+    world.cloud.pollers = True
     assert inspect(world).mapping_provisioned is True
 
 
@@ -334,7 +335,7 @@ def test_each_look_shows_in_the_header_and_only_quarters_in_the_thread(world: Wo
     for depth in (850, 600, 590, 300, 150, 80, 70, 60):
         world.cloud.visible["orders"] = depth
         found = look(world, found["look"])
-    assert found["verdict"] == "drained"
+    assert found["verdict"] == "relieved"
     assert len(world.texts("verified")) == 4
     assert [text.split(" ")[0] for text in world.texts("verified")[:3]] == ["600", "300", "150"]
     incident = world.load()
@@ -355,8 +356,8 @@ def test_the_header_says_when_it_will_be_done(world: World) -> None:
 @pytest.mark.parametrize(
     ("before", "phase", "error"),
     [
-        (Look(number=10, visible=900, bad=4), "relief", Ineffective),
-        (Look(number=500, visible=901), "relief", Ineffective),
+        (Look(number=10, measure=900, bad=4), "relief", Ineffective),
+        (Look(number=500, measure=901), "relief", Ineffective),
         (Look(number=3, bad=4), "calm", Recurred),
     ],
 )
@@ -373,14 +374,14 @@ def test_what_gets_worse_is_ineffective(world: World) -> None:
     act(world)
     world.cloud.series["errors"] = [240.0] * 5
     with pytest.raises(Ineffective, match="100% of worker's work fails now, 0% before"):
-        look(world, Look(number=6, visible=950))
+        look(world, Look(number=6, measure=950))
 
 
 def test_a_queue_that_was_to_drain_by_itself_and_does_not_is_looked_at_anew(world: World) -> None:
     world.cloud.series["depths"] = [900, 800, 700, 650, 600]
     plan(world)
-    with pytest.raises(WorldMoved, match="It does not drain by itself: orders has not fallen"):
-        look(world, Look(number=10, visible=900, bad=4))
+    with pytest.raises(WorldMoved, match="It does not pass by itself: orders has not fallen"):
+        look(world, Look(number=10, measure=900, bad=4))
 
 
 def test_back_pressure_is_watched_while_it_stands(world: World) -> None:
@@ -404,7 +405,7 @@ def test_staying_calm_is_told_by_the_closing_line_alone(world: World) -> None:
     put_back.work(call(world), world.aws)
     world.cloud.visible["orders"] = 5
     found = look(world, Look(number=2, calm=2), "calm")
-    assert found["verdict"] == "drained"
+    assert found["verdict"] == "relieved"
     assert not world.texts("verified")
     assert "stays calm" in world.load().progress["text"]
 

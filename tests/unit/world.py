@@ -52,7 +52,9 @@ class Cloud:
     reserved: int | None = 20
     cap: int | None = 20
     state: str = "Enabled"
-    provisioned: bool = False
+    pollers: bool = False
+    """Whether the mapping has provisioned pollers."""
+    provisioned: int | None = None
     mappings: int = 1
     parameters: dict[str, str] = field(
         default_factory=lambda: {
@@ -70,6 +72,7 @@ class Cloud:
     """Closed calendars with the time of their next opening."""
     visible: dict[str, int] = field(default_factory=lambda: {"orders": 900, "orders-dlq": 0})
     in_flight: int = 0
+    functions: set[str] = field(default_factory=lambda: {"worker"})
     gone: set[str] = field(default_factory=set)
     """Resources that have been deleted."""
     series: dict[str, list[float]] = field(default_factory=dict)
@@ -124,6 +127,22 @@ class FakeLambda(Client):
         self.cloud.write("delete_function_concurrency", None)
         self.cloud.reserved = None
 
+    def _get_provisioned_concurrency_config(self, **given: str) -> Any:
+        assert given == {"FunctionName": FUNCTION, "Qualifier": "live"}
+        if self.cloud.provisioned is None:
+            raise refused("ProvisionedConcurrencyConfigNotFoundException")
+        return {"RequestedProvisionedConcurrentExecutions": self.cloud.provisioned}
+
+    def _put_provisioned_concurrency_config(self, **given: Any) -> None:
+        assert given["Qualifier"] == "live"
+        self.cloud.provisioned = given["ProvisionedConcurrentExecutions"]
+        self.cloud.write("put_provisioned_concurrency_config", self.cloud.provisioned)
+
+    def _delete_provisioned_concurrency_config(self, **given: str) -> None:
+        assert given == {"FunctionName": FUNCTION, "Qualifier": "live"}
+        self.cloud.write("delete_provisioned_concurrency_config", None)
+        self.cloud.provisioned = None
+
     def _mapping(self) -> dict[str, Any]:
         scaling = {} if self.cloud.cap is None else {"MaximumConcurrency": self.cloud.cap}
         mapping = {
@@ -135,7 +154,7 @@ class FakeLambda(Client):
         }
         if scaling:
             mapping["ScalingConfig"] = scaling
-        if self.cloud.provisioned:
+        if self.cloud.pollers:
             mapping["ProvisionedPollerConfig"] = {"MinimumPollers": 2}
         return mapping
 
@@ -164,7 +183,15 @@ class FakeLambda(Client):
         return Pages({"EventSourceMappings": []}, {"EventSourceMappings": many})
 
     def _get_function_configuration(self, *, FunctionName: str) -> Any:  # noqa: N803 -- boto3's
-        return {"FunctionName": "worker", "FunctionArn": FunctionName, "Timeout": 30}
+        name = FunctionName.rsplit(":", 1)[-1]
+        if name not in self.cloud.functions:
+            raise refused("ResourceNotFoundException")
+        return {
+            "FunctionName": name,
+            "FunctionArn": FUNCTION.replace("worker", name),
+            "Timeout": 30,
+            "LastUpdateStatus": "Successful",
+        }
 
     def _get_account_settings(self) -> Any:
         return {
