@@ -13,8 +13,11 @@ from rich.console import Console
 
 from cli.outcomes import FAILED, exit_code
 from cli.progress import Progress
-from local.play import STORIES, document, pagerduty_told, play, running_aws, threads
+from local.document import document, pagerduty_told, threads
+from local.emulator import running_aws
+from local.play import play
 from local.playground import Playground
+from local.stories import STORIES
 from oncall.changes import tell
 from oncall.errors import BadInput
 
@@ -36,7 +39,7 @@ def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
         progress = stack.enter_context(Progress(Console(stderr=True), story.title))
         progress.say("Starting the embedded AWS, deploying the runbooks and the pilot")
         aws = stack.enter_context(running_aws(endpoint_url)) if endpoint_url else None
-        ground = stack.enter_context(Playground(aws=aws))
+        ground = stack.enter_context(Playground(aws=aws, pilot_parameters=story.pilot))
         played = play(story, ground, progress.show)
         progress.say("Stopping the embedded AWS")
     if output == "json":
@@ -85,7 +88,7 @@ def _times(played: Played) -> str:
     moments = {
         "alarm": played.alarm_after,
         "first change": played.first_change_after,
-        "drained": played.drained_after,
+        played.story.relieved: played.relieved_after,
         "closed": played.ended_after,
     }
     said = [f"{name} after {seconds:.0f} s" for name, seconds in moments.items() if seconds]

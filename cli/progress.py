@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Self
 
 from rich.live import Live
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console, ConsoleOptions, RenderResult
 
-    from local.play import Glance
+    from local.watch import Glance
 
 _BARS = "▁▂▃▄▅▆▇█"
 _HISTORY = 40
@@ -39,7 +39,7 @@ class Progress:
         self._glance: Glance | None = None
         self._said: set[str] = set()
         self._said_at = -_SILENCE_SECONDS
-        self._depths: deque[int] = deque(maxlen=_HISTORY)
+        self._levels: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_HISTORY))
         self._live = Live(
             self, console=console, refresh_per_second=4, transient=True, redirect_stdout=False
         )
@@ -64,25 +64,23 @@ class Progress:
 
     def say(self, now: str) -> None:
         """Show what happens now, where there is nothing else to see yet."""
-        from local.play import Glance  # noqa: PLC0415 -- brings the emulator, which only play needs
+        from local.watch import Glance  # noqa: PLC0415 -- brings the emulator, which only play needs
 
         self.show(Glance(now=now))
 
     def show(self, glance: Glance) -> None:
         """Show a glance; as a plain line only what is new, and a sign of life now and then."""
         self._glance = glance
-        if glance.waiting is not None:
-            self._depths.append(glance.waiting)
+        for row in glance.rows:
+            if row.level is not None:
+                self._levels[row.name].append(row.level)
         line = glance.now + (f": {glance.state}" if glance.state else "")
         quiet = self._elapsed() - self._said_at < _SILENCE_SECONDS
         if not self._console.is_terminal and not (quiet and line in self._said):
             self._said.add(line)
             self._said_at = self._elapsed()
-            depth = ""
-            if glance.waiting is not None:
-                cap = f", at most {glance.cap} at once" if glance.cap else ""
-                depth = f" ({glance.waiting} waiting{cap}, alarm {glance.alarm})"
-            self._print(f"{line}{depth}")
+            seen = ", ".join([*(row.text for row in glance.rows), f"alarm {glance.alarm}"])
+            self._print(f"{line} ({seen})" if glance.rows else line)
 
     def _print(self, text: str) -> None:
         line = f"{self._elapsed():5.1f} s  {text}"
@@ -101,10 +99,10 @@ class Progress:
         rows.add_column(style="dim", no_wrap=True)
         rows.add_column()
         rows.add_row("now", glance.now)
-        if glance.waiting is not None:
-            depth = f"{sparkline(list(self._depths))}  {glance.waiting} waiting"
-            rows.add_row("queue", f"{depth}, {glance.in_flight} in flight")
-            rows.add_row("worker", f"at most {glance.cap} at once" if glance.cap else "no cap")
+        for row in glance.rows:
+            graph = "" if row.level is None else f"{sparkline(list(self._levels[row.name]))}  "
+            rows.add_row(row.name, f"{graph}{row.text}")
+        if glance.alarm:
             rows.add_row("alarm", Text(glance.alarm, style=_COLOURS.get(glance.alarm, "yellow")))
         if glance.state:
             rows.add_row("state", Text(glance.state, style="bold"))

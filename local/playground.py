@@ -19,7 +19,7 @@ from local.pagerduty import FakePagerDuty
 from local.slack import FakeSlack
 from oncall.record import IncidentStore
 from oncall.times import utc_now
-from workload.load import LoadGenerator, Pilot
+from workload.load import Api, LoadGenerator, Pilot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,8 +53,8 @@ PILOT: Mapping[str, str] = {
 class Playground:
     """Everything that a story needs; ``with Playground() as ground: ...``.
 
-    ``parameters`` and ``pilot_parameters`` override template parameters; ``account`` lets several
-    live on one embedded AWS (``aws``), which is started when none is given.
+    ``parameters`` and ``pilot_parameters`` override template parameters. ``aws`` is the account to
+    live in, so that several can share an emulator; one is started when none is given.
     """
 
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -99,11 +99,12 @@ class Playground:
     @cached_property
     def store(self) -> IncidentStore:
         """The incidents table, read as the functions read it."""
-        resource = self._account.session().resource("dynamodb")
+        resource = self.account.session().resource("dynamodb")
         return IncidentStore(resource.Table(self.outputs["IncidentsTable"]), utc_now)
 
     @property
-    def _account(self) -> AwsAccount:
+    def account(self) -> AwsAccount:
+        """The account that it lives in, once it is open."""
         assert self.aws is not None  # noqa: S101 -- set by __enter__
         return self.aws
 
@@ -111,8 +112,11 @@ class Playground:
         """Return a load generator against the pilot."""
         return LoadGenerator(
             self.pilot,
-            sqs=self._account.client("sqs"),
-            ssm=self._account.client("ssm"),
+            sqs=self.account.client("sqs"),
+            ssm=self.account.client("ssm"),
+            api=Api(
+                self.pilot.api_url, self.account.session().get_credentials(), self.account.region
+            ),
             **options,
         )
 
@@ -129,7 +133,7 @@ class Playground:
 
     def _secret(self, name: str, value: Mapping[str, str]) -> str:
         """Store a secret, over an earlier one on an emulator that runs on; return its ARN."""
-        secrets = self._account.client("secretsmanager")
+        secrets = self.account.client("secretsmanager")
         text = json.dumps(value)
         try:
             return secrets.create_secret(Name=name, SecretString=text)["ARN"]

@@ -18,8 +18,9 @@ from cli.app import main
 from cli.connection import Deployed
 from local.aws import AwsAccount, EmbeddedAws
 from local.aws.cloudwatch import CloudWatch, Settings
-from local.play import STORIES, _Watch, account
 from local.playground import FAST, IAM_APPROVER, ROOT, Playground
+from local.stories import STORIES
+from local.watch import Watch
 from oncall.record import Ask, Change, Entry, Incident, Run
 
 ACCOUNT = "555555555555"
@@ -181,17 +182,20 @@ def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_
 
 def test_whatever_a_play_leaves_behind_is_found_in_aws_itself(embedded_aws: EmbeddedAws) -> None:
     with Playground(aws=embedded_aws.for_account("777777777777")) as ground:
-        watch = _Watch(ground, STORIES["queue-saturation"])
+        watch = Watch(ground, STORIES["queue-saturation"])
         before = watch.settings()
         assert watch.left(before, None) == ()
-        lambda_, pilot = account(ground).client("lambda"), ground.pilot
+        lambda_, pilot = ground.account.client("lambda"), ground.pilot
         lambda_.update_event_source_mapping(
             UUID=pilot.worker_mapping_id, ScalingConfig={"MaximumConcurrency": 9}, Enabled=False
         )
         lambda_.put_function_concurrency(
             FunctionName=pilot.worker_function, ReservedConcurrentExecutions=7
         )
-        account(ground).client("ssm").put_parameter(
+        lambda_.put_function_concurrency(
+            FunctionName=pilot.api_function, ReservedConcurrentExecutions=8
+        )
+        ground.account.client("ssm").put_parameter(
             Name=pilot.back_pressure_parameter, Value="on", Overwrite=True
         )
         incident = Incident("one", "r", "t", "arn:q", "q", "auto", {}, "arn:e", fence=0)
@@ -206,6 +210,7 @@ def test_whatever_a_play_leaves_behind_is_found_in_aws_itself(embedded_aws: Embe
         "is 9, was 2",
         "mapping-enabled of",
         "is 7, was",
+        "is 8, was",
         "back-pressure of",
         "the cap is recorded as intended",
         "a lock is held",

@@ -2,13 +2,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from cli.app import main
 from cli.incidents import duration, read_input, row
 from cli.outcomes import exit_code
 from cli.play import code_of, play_story, told
+from local.emulator import running_aws
 from local.pagerduty import FakePagerDuty
-from local.play import STORIES, Played, running_aws
+from local.play import Played
 from local.slack import FakeSlack
+from local.stories import STORIES
 from oncall.errors import BadInput
 from oncall.record import Change, Entry, Incident
 from oncall.times import iso, parse, utc_now
@@ -113,6 +117,18 @@ def test_the_last_line_gives_the_times() -> None:
     )
 
 
+def test_a_story_says_in_its_own_word_when_the_trouble_was_over() -> None:
+    told_of = played(an_incident(), story=STORIES["lambda-throttles"])
+
+    assert ", relieved after 20 s," in told(told_of).splitlines()[-1]
+
+
+def test_the_help_names_every_story() -> None:
+    shown = CliRunner().invoke(main, ["play", "--help"]).output
+
+    assert [name for name in STORIES if name not in shown] == []
+
+
 def test_the_last_line_gives_no_times_for_what_never_happened() -> None:
     refused = an_incident(outcome="refused", entries=(), changes=(), closed_at=at(4))
 
@@ -166,7 +182,7 @@ def test_input_carries_mode_and_reason() -> None:
 
 
 def test_an_unknown_story_names_those_there_are() -> None:
-    with pytest.raises(BadInput, match="queue-saturation, kill-switch"):
+    with pytest.raises(BadInput, match="queue-saturation, lambda-throttles, kill-switch"):
         play_story("nope", output="text", endpoint_url=None)
 
 

@@ -4,9 +4,20 @@ import pytest
 from rich.console import Console
 
 from cli.progress import Progress, sparkline
-from local.play import Glance
+from local.stories import Row
+from local.watch import Glance
 
-LOOK = Glance("The runbook runs", 300, 20, 4, "ALARM", "Plan relief", "I look at the metrics.")
+
+def rows(waiting: int, in_flight: int, cap: int) -> tuple[Row, Row]:
+    return (
+        Row("queue", f"{waiting} waiting, {in_flight} in flight", waiting),
+        Row("worker", f"at most {cap} at once"),
+    )
+
+
+LOOK = Glance(
+    "The runbook runs", rows(300, 20, 4), "ALARM", "Plan relief", "I look at the metrics."
+)
 
 
 def a_console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -35,7 +46,7 @@ def test_without_a_terminal_each_state_is_one_plain_line() -> None:
     assert said == [
         "A burst",
         "Starting",
-        "The runbook runs: Plan relief (300 waiting, at most 4 at once, alarm ALARM)",
+        "The runbook runs: Plan relief (300 waiting, 20 in flight, at most 4 at once, alarm ALARM)",
         "Stopping",
     ]
 
@@ -56,10 +67,10 @@ def test_without_a_terminal_silence_is_broken_by_a_sign_of_life(
     assert [line[:5].strip() for line in lines] == ["0.0", "5.0", "10.0"]
 
 
-def test_a_terminal_shows_queue_cap_alarm_and_state() -> None:
+def test_a_terminal_shows_rows_alarm_and_state() -> None:
     console, written = a_console(terminal=True)
     progress = Progress(console, "A burst")
-    progress.show(Glance("Steady load", 0, 0, 2, "OK"))
+    progress.show(Glance("Steady load", rows(0, 0, 2), "OK"))
     progress.show(LOOK)
     console.print(progress)
 
