@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.scenarios.coverage import Coverage
-from tests.scenarios.story import STORIES
+from tests.scenarios.story import STORIES, story_id
 from tests.scenarios.world import Worlds
 
 COVERAGE = pytest.StashKey[Coverage]()
@@ -61,4 +61,4 @@ def pytest_terminal_summary(
 
 
 def _complete(coverage: Coverage) -> bool:
-    return coverage.stories >= {path.stem for path in STORIES}
+    return coverage.stories >= set(map(story_id, STORIES))

@@ -10,11 +10,10 @@ from typing import Any
 import yaml
 
 from local.playground import ROOT, STACK
-from tests.scenarios.world import MACHINES, World
+from tests.scenarios.world import World
 from tools.checks import iam_rules, machines, template
 
 _EXCEPTIONS = Path(__file__).parent / "exceptions.yaml"
-_IDS = dict(zip(MACHINES, ("queue-saturation", "wind-down"), strict=True))
 
 _REFUSED = 400
 _NAMED_IN_THE_TEMPLATE = {"AWS::SSM::Parameter", "AWS::StepFunctions::StateMachine"}
@@ -32,20 +31,24 @@ type Json = dict[str, Any]
 class Coverage:
     """What was seen, of all worlds and (under xdist) all workers; lists, so that it can travel."""
 
+    machines: set[str] = field(default_factory=set)
+    """Ids of what is deployed."""
     edges: set[tuple[str, str]] = field(default_factory=set)
     """Machine and edge, such as ``("queue-saturation", "Hand over -> Close …")``."""
     calls: set[tuple[str, str, str]] = field(default_factory=set)
     """Role's logical id, action, resource."""
     stories: set[str] = field(default_factory=set)
+    """Each as ``runbook/name``."""
     unpermitted: set[str] = field(default_factory=set)
     """Calls that were answered although the template's policies do not allow them."""
 
     def watch(self, world: World) -> None:
         """Take in what has happened in a world."""
-        for output in MACHINES:
-            for execution in world.executions(output):
+        for machine in world.machines:
+            self.machines.add(machine)
+            for execution in world.executions(machine):
                 seen = _edges(world.history(execution))
-                self.edges |= {(_IDS[output], edge) for edge in seen}
+                self.edges |= {(machine, edge) for edge in seen}
         self.unpermitted |= _unpermitted(world)
         names = _roles(world)
         for role, calls in world.aws.calls.by_role().items():
@@ -56,6 +59,7 @@ class Coverage:
 
     def merge(self, other: Mapping[str, Iterable[Any]]) -> None:
         """Take in what another worker has seen."""
+        self.machines |= set(other["machines"])
         self.edges |= {(machine, edge) for machine, edge in other["edges"]}
         self.calls |= {(role, action, resource) for role, action, resource in other["calls"]}
         self.stories |= set(other["stories"])
@@ -69,7 +73,7 @@ class Coverage:
         """Return what is missing and not excused, and excuses that are none any more."""
         excused = yaml.safe_load(_EXCEPTIONS.read_text("utf-8"))
         found = sorted(self.unpermitted)
-        for machine, definition in machines.load(ROOT / "statemachines").items():
+        for machine, definition in self._deployed():
             entered = {state for one, edge in self.edges if one == machine for state in _ends(edge)}
             missing = set(definition["States"]) - entered
             reasons = excused["states"].get(machine) or {}
@@ -93,10 +97,15 @@ class Coverage:
         """Return the edges of the machines that no story took."""
         return [
             f"{machine}: {edge}"
-            for machine, definition in machines.load(ROOT / "statemachines").items()
+            for machine, definition in self._deployed()
             for edge in _defined(definition)
             if (machine, edge) not in self.edges
         ]
+
+    def _deployed(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for machine, definition in machines.load(ROOT / "statemachines").items():
+            if machine in self.machines:
+                yield machine, definition
 
 
 def _plain(value: Any) -> Any:

@@ -10,15 +10,15 @@ from tests.scenarios.play import Play
 from tests.scenarios.world import Worlds
 
 
-@pytest.mark.parametrize("path", story.STORIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", story.STORIES, ids=story.story_id)
 def test_story(path: Path, worlds: Worlds, coverage: Coverage) -> None:
-    coverage.stories.add(path.stem)
+    coverage.stories.add(story.story_id(path))
     told = story.read(path)
     world = worlds.get(told.given["settings"])
     play = Play(told, world)
     try:
         play.play()
     except BaseException as error:
-        error.add_note(play.so_far())
+        error.add_note(play.scene.so_far())
         worlds.throw_away(told.given["settings"])
         raise

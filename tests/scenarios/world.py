@@ -5,11 +5,9 @@ a fake Slack and PagerDuty of its own. Stories share a world one after the other
 of its own in it.
 """
 
-import io
 import itertools
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -22,13 +20,12 @@ from ministack.services import lambda_svc, stepfunctions
 from local.aws import AwsAccount, EmbeddedAws, edge
 from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history, store
 from local.aws.recorder import Call
-from local.playground import REGION, STACK, Playground
+from local.playground import REGION, ROOT, STACK, Playground
+from tools.checks import machines
 
-MACHINES = ("QueueSaturationMachine", "WindDownMachine")
-WORKER = "def handler(event, context):\n    return {'batchItemFailures': []}\n"
+WIND_DOWN = "wind-down"
 ALWAYS: Mapping[str, str] = {"RunsPerHour": "1000", "StormIncidents": "1000"}
 """Stories of one world must not be each other's storm; one about storms says its own."""
-OPT_IN = {"runbook-automation": "enabled"}
 _SEEDED_BEFORE, _SEEDED_AFTER, _WINDOW = 70, 90, 6
 
 type Json = dict[str, Any]
@@ -46,26 +43,12 @@ def eventually[T](
 
 
 @dataclass(frozen=True)
-class Target:
-    """One queue with its consumer."""
+class Metric:
+    """One metric of CloudWatch."""
 
-    queue: str
-    url: str
-    arn: str
-    dlq: str
-    dlq_url: str
-    dlq_arn: str
-    function: str
-    function_arn: str
-    uuid: str
-    parameter: str
-    seeded: bool
-    """Whether its metrics are the story's, not its own."""
-
-    @property
-    def mapping_arn(self) -> str:
-        account = self.arn.split(":")[4]
-        return f"arn:aws:lambda:{REGION}:{account}:event-source-mapping:{self.uuid}"
+    namespace: str
+    dimensions: Mapping[str, str]
+    name: str
 
 
 class Worlds:
@@ -128,7 +111,6 @@ class World:
     worlds: Worlds
     aws: AwsAccount
     settings: Mapping[str, Any]
-    _made: "list[Target]" = field(default_factory=list)
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -152,7 +134,7 @@ class World:
             Payload=json.dumps({"requestContext": {"http": {}}, "body": ""}),
         )
         if timeout:
-            self._shorten_machine(int(timeout))
+            self._shorten_machines(int(timeout))
 
     def client(self, service: str) -> Any:
         """Return the client of any service, as the account's root."""
@@ -160,12 +142,22 @@ class World:
             self._clients[service] = self.aws.session().client(service)  # type: ignore[call-overload]  # any service
         return self._clients[service]
 
+    @property
+    def machines(self) -> list[str]:
+        """Return the ids of the state machines that are deployed."""
+        known = machines.load(ROOT / "statemachines")
+        return [name for name in known if _output(name) in self.outputs]
+
+    def machine(self, name: str) -> str:
+        """Return a machine's ARN by its id."""
+        return str(self.outputs[_output(name)])
+
     def close(self) -> None:
         """Stop what is under way and the fake servers."""
         states = self.client("stepfunctions")
-        for machine in MACHINES:
+        for machine in self.machines:
             running = states.list_executions(
-                stateMachineArn=self.outputs[machine], statusFilter="RUNNING"
+                stateMachineArn=self.machine(machine), statusFilter="RUNNING"
             )["executions"]
             for execution in running:
                 states.stop_execution(executionArn=execution["executionArn"])
@@ -191,13 +183,15 @@ class World:
                 switch = events.enable_rule if enabled else events.disable_rule
                 switch(Name=rule["Name"])
 
-    def _shorten_machine(self, seconds: int) -> None:
-        """Give the machine a time limit that a story can wait for."""
+    def _shorten_machines(self, seconds: int) -> None:
+        """Give the runbooks' machines a time limit that a story can wait for."""
         states = self.client("stepfunctions")
-        arn = self.outputs["QueueSaturationMachine"]
-        found = states.describe_state_machine(stateMachineArn=arn)
-        definition = json.loads(found["definition"]) | {"TimeoutSeconds": seconds}
-        states.update_state_machine(stateMachineArn=arn, definition=json.dumps(definition))
+        for name in self.machines:
+            if name != WIND_DOWN:
+                arn = self.machine(name)
+                found = states.describe_state_machine(stateMachineArn=arn)
+                definition = json.loads(found["definition"]) | {"TimeoutSeconds": seconds}
+                states.update_state_machine(stateMachineArn=arn, definition=json.dumps(definition))
 
     def calendar(self, name: str, *, closed: bool) -> None:
         """Create or change a change calendar that is open or closed all day."""
@@ -236,139 +230,6 @@ class World:
         """Set the longest pause before Lambda tries a throttled event again; 30 by default."""
         lambda_svc._LAMBDA_ASYNC_RETRY_MAX_SECONDS = seconds
 
-    # Targets
-
-    def pilot(self) -> Target:
-        """Return the pilot, whose load, work and metrics are real."""
-        pilot = self.ground.pilot
-        arn = pilot.queue_arn
-        dlq = pilot.dead_letter_queue_url.rsplit("/", 1)[-1]
-        function = self.client("lambda").get_function_configuration(
-            FunctionName=pilot.worker_function
-        )
-        return Target(
-            queue=arn.rsplit(":", 1)[-1],
-            url=pilot.queue_url,
-            arn=arn,
-            dlq=dlq,
-            dlq_url=pilot.dead_letter_queue_url,
-            dlq_arn=arn.replace(arn.rsplit(":", 1)[-1], dlq),
-            function=pilot.worker_function,
-            function_arn=function["FunctionArn"],
-            uuid=pilot.worker_mapping_id,
-            parameter=pilot.back_pressure_parameter,
-            seeded=False,
-        )
-
-    def make_target(self, name: str, given: Mapping[str, Any]) -> Target:
-        """Create a queue with its dead-letter queue, function and mapping, quickly."""
-        sqs = self.client("sqs")
-        fifo = bool(given.get("fifo"))
-        ending = ".fifo" if fifo else ""
-        kind = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if fifo else {}
-        dlq = f"{name}-dlq{ending}"
-        dlq_url = sqs.create_queue(QueueName=dlq, Attributes=kind)["QueueUrl"]
-        dlq_arn = f"arn:aws:sqs:{REGION}:{self.aws.account}:{dlq}"
-        redrive = json.dumps({"deadLetterTargetArn": dlq_arn, "maxReceiveCount": 5})
-        parameter = f"/{name}/back-pressure"
-        tags = {"runbook-automation": given["opted_in"]} if given.get("opted_in") else {}
-        if "safe_size" in given:
-            tags |= {"runbook:safe-size": str(given["safe_size"])}
-            tags |= {"runbook:back-pressure": parameter}
-        queue = f"{name}{ending}"
-        url = sqs.create_queue(
-            QueueName=queue,
-            Attributes={"VisibilityTimeout": "180", "RedrivePolicy": redrive, **kind},
-            tags=tags,
-        )["QueueUrl"]
-        arn = f"arn:aws:sqs:{REGION}:{self.aws.account}:{queue}"
-        function, function_arn, uuids = self._consumer(name, arn, given)
-        self.client("ssm").put_parameter(
-            Name=parameter,
-            Value=given["back_pressure"],
-            Type="String",
-            Tags=[{"Key": key, "Value": value} for key, value in OPT_IN.items()],
-        )
-        target = Target(
-            queue, url, arn, dlq, dlq_url, dlq_arn, function, function_arn,
-            uuids[0] if uuids else "", parameter, seeded=True,
-        )  # fmt: skip
-        self.worlds.held |= set(uuids)
-        self.worlds.leave_alone((arn, dlq_arn, function_arn))
-        self.send(target, int(given["messages"]))
-        self._made.append(target)
-        return target
-
-    def _consumer(
-        self, name: str, queue_arn: str, given: Mapping[str, Any]
-    ) -> tuple[str, str, list[str]]:
-        functions = self.client("lambda")
-        code = io.BytesIO()
-        with zipfile.ZipFile(code, "w") as archive:
-            archive.writestr("app.py", WORKER)
-        consumer = given["consumer"]
-        function = f"{name}-worker"
-        role = functions.get_function_configuration(FunctionName=self.ground.pilot.worker_function)[
-            "Role"
-        ]
-        function_arn = functions.create_function(
-            FunctionName=function,
-            Runtime="python3.13",
-            Role=role,
-            Handler="app.handler",
-            Code={"ZipFile": code.getvalue()},
-            Timeout=30,
-            Tags=OPT_IN if consumer["function_opted_in"] else {},
-        )["FunctionArn"]
-        if consumer["reserved"] is not None:
-            functions.put_function_concurrency(
-                FunctionName=function, ReservedConcurrentExecutions=consumer["reserved"]
-            )
-        cap = consumer["cap"]
-        uuids = []
-        for _ in range(consumer["mappings"]):
-            mapping = functions.create_event_source_mapping(
-                EventSourceArn=queue_arn,
-                FunctionName=function,
-                BatchSize=10,
-                Enabled=False,
-                Tags=OPT_IN if consumer["mapping_opted_in"] else {},
-                **({} if cap is None else {"ScalingConfig": {"MaximumConcurrency": cap}}),
-            )
-            uuids.append(mapping["UUID"])
-        self.worlds.held |= set(uuids)
-        if consumer["enabled"]:
-            for uuid in uuids:
-                functions.update_event_source_mapping(UUID=uuid, Enabled=True)
-        return function, function_arn, uuids
-
-    def forget_targets(self) -> None:
-        """Delete the targets that stories have made, so that they cost nothing any more."""
-        functions, sqs = self.client("lambda"), self.client("sqs")
-        for target in self._made:
-            for mapping in functions.list_event_source_mappings(EventSourceArn=target.arn)[
-                "EventSourceMappings"
-            ]:
-                functions.delete_event_source_mapping(UUID=mapping["UUID"])
-            functions.delete_function(FunctionName=target.function)
-            for url in (target.url, target.dlq_url):
-                sqs.delete_queue(QueueUrl=url)
-        self._made.clear()
-
-    def send(self, target: Target, count: int) -> None:
-        """Put messages into the queue."""
-        group = {"MessageGroupId": "hot"} if target.queue.endswith(".fifo") else {}
-        for start in range(0, count, 10):
-            entries = [
-                {"Id": str(n), "MessageBody": json.dumps({"order_id": f"{start}-{n}"}), **group}
-                for n in range(min(10, count - start))
-            ]
-            self.client("sqs").send_message_batch(QueueUrl=target.url, Entries=entries)
-
-    def drain(self, target: Target) -> None:
-        """Empty the queue, as its consumer would."""
-        self.client("sqs").purge_queue(QueueUrl=target.url)
-
     def depth(self, url: str) -> int:
         """Return the messages in a queue, waiting or in flight."""
         found = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
@@ -377,45 +238,8 @@ class World:
             attributes["ApproximateNumberOfMessagesNotVisible"]
         )
 
-    def settings_of(self, target: Target) -> Json:
-        """Read every setting that a runbook may change."""
-        functions = self.client("lambda")
-        mapping: Json = {}
-        if target.uuid:
-            mapping = dict(functions.get_event_source_mapping(UUID=target.uuid))
-        reserved = functions.get_function_concurrency(FunctionName=target.function)
-        parameter = self.client("ssm").get_parameter(Name=target.parameter)
-        return {
-            "cap": mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
-            "enabled": mapping.get("State", "") not in {"", "Disabled", "Disabling"},
-            "reserved": reserved.get("ReservedConcurrentExecutions"),
-            "back_pressure": parameter["Parameter"]["Value"],
-        }
-
-    def change(self, target: Target, setting: str, value: Any) -> None:
-        """Change one setting as somebody else would."""
-        functions = self.client("lambda")
-        if setting == "cap":
-            scaling = {} if value is None else {"MaximumConcurrency": value}
-            functions.update_event_source_mapping(UUID=target.uuid, ScalingConfig=scaling)
-        elif setting == "enabled":
-            functions.update_event_source_mapping(UUID=target.uuid, Enabled=value)
-        elif setting == "reserved" and value is None:
-            functions.delete_function_concurrency(FunctionName=target.function)
-        elif setting == "reserved":
-            functions.put_function_concurrency(
-                FunctionName=target.function, ReservedConcurrentExecutions=value
-            )
-        else:
-            self.client("ssm").put_parameter(Name=target.parameter, Value=value, Overwrite=True)
-
-    def untag(self, target: Target, what: str) -> None:
-        """Take the opt-in off a ``function`` or ``mapping``, as its owner would."""
-        arn = target.function_arn if what == "function" else target.mapping_arn
-        self.client("lambda").untag_resource(Resource=arn, TagKeys=list(OPT_IN))
-
-    def untag_mapping_once_read(self, target: Target, role: str) -> None:
-        """Take the opt-in off the mapping right after this role has read its tags."""
+    def once_tags_are_read(self, role: str, change: Callable[[], None]) -> None:
+        """Change something right after this role has read tags of Lambda's."""
         add = edge.calls.add
 
         def seen(call: Call) -> None:
@@ -425,57 +249,44 @@ class World:
             if call.action == "lambda:ListTags":
                 setattr(edge.calls, "add", add)  # noqa: B010 -- mypy allows no method to be set
                 with request_scope(self.aws.account, REGION):
-                    lambda_svc._esms[target.uuid]["Tags"].clear()
+                    change()
 
         setattr(edge.calls, "add", seen)  # noqa: B010 -- as above
 
     # Metrics
 
-    def seed(self, target: Target, picture: Mapping[str, Any]) -> None:
-        """Let the target's metrics say what the picture says, for a minute back and on.
+    def seed(self, metric: Metric, value: Any) -> None:
+        """Let a metric say this, for a minute back and on.
 
         A value is a number a second, ``{at, each_second}`` (a line through this moment),
         ``{before, now}`` (before the window and since), or ``none`` (no datapoints).
         """
         now = int(time.time())
-        sqs = ("AWS/SQS", {"QueueName": target.queue})
-        dead = ("AWS/SQS", {"QueueName": target.dlq})
-        function = ("AWS/Lambda", {"FunctionName": target.function})
-        for name, (namespace, dimensions), metric in (
-            ("depth", sqs, "ApproximateNumberOfMessagesVisible"),
-            ("oldest_age", sqs, "ApproximateAgeOfOldestMessage"),
-            ("sent", sqs, "NumberOfMessagesSent"),
-            ("received", sqs, "NumberOfMessagesReceived"),
-            ("deleted", sqs, "NumberOfMessagesDeleted"),
-            ("dead_letters", dead, "ApproximateNumberOfMessagesVisible"),
-            ("invocations", function, "Invocations"),
-            ("errors", function, "Errors"),
-            ("throttles", function, "Throttles"),
-            ("duration", function, "Duration"),
-            ("concurrency", function, "ConcurrentExecutions"),
-        ):
-            value = picture[name]
-            self._forget_metric(namespace, metric, dimensions)
-            if value == "none":
-                continue
-            moments = range(now - _SEEDED_BEFORE, now + _SEEDED_AFTER)
-            points = [(float(at), _value(value, at - now)) for at in moments]
-            put_metric_history(self.aws.account, REGION, namespace, metric, dimensions, points)
+        self.forget([metric])
+        if value == "none":
+            return
+        moments = range(now - _SEEDED_BEFORE, now + _SEEDED_AFTER)
+        points = [(float(at), _value(value, at - now)) for at in moments]
+        put_metric_history(
+            self.aws.account, REGION, metric.namespace, metric.name, metric.dimensions, points
+        )
 
-    def _forget_metric(self, namespace: str, metric: str, dimensions: Mapping[str, str]) -> None:
+    def forget(self, metrics: Iterable[Metric]) -> None:
+        """Delete every datapoint of these metrics."""
         with request_scope(self.aws.account, REGION):
-            known = store.find(namespace, metric, dimensions)
-            if known is not None:
-                known._by_unit.clear()
+            for metric in metrics:
+                known = store.find(metric.namespace, metric.name, metric.dimensions)
+                if known is not None:
+                    known._by_unit.clear()
 
     # What happened
 
     def executions(self, machine: str) -> list[str]:
-        """Return the ARNs of a machine's executions, oldest first."""
+        """Return the ARNs of the executions of a machine, by its id; oldest first."""
         pages = (
             self.client("stepfunctions")
             .get_paginator("list_executions")
-            .paginate(stateMachineArn=self.outputs[machine])
+            .paginate(stateMachineArn=self.machine(machine))
         )
         found = [one for page in pages for one in page["executions"]]
         return [one["executionArn"] for one in sorted(found, key=lambda one: one["startDate"])]
@@ -518,6 +329,11 @@ class World:
     def now(self) -> datetime:
         """Return the time."""
         return datetime.now(UTC)
+
+
+def _output(machine: str) -> str:
+    """Return the stack's output that a machine's ARN is in: ``WindDownMachine``."""
+    return "".join(word.capitalize() for word in machine.split("-")) + "Machine"
 
 
 def _value(value: Any, offset: int) -> float:

@@ -1,0 +1,15 @@
+"""What stories are about: one kind of target a runbook."""
+
+from collections.abc import Mapping
+
+from tests.scenarios.targets.base import Target
+from tests.scenarios.targets.function import Function
+from tests.scenarios.targets.queue import Queue
+
+__all__ = ["KINDS", "Function", "Queue", "Target"]
+
+KINDS: Mapping[str, type[Target]] = {
+    "queue-saturation": Queue,
+    "lambda-throttles": Function,
+}
+"""By the runbook's id, which is the name of its stories' folder."""
