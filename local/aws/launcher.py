@@ -95,6 +95,14 @@ class AwsAccount:
         """Set the account's Lambda concurrency limit, as Service Quotas would; AWS's is 1000."""
         bridges.account_concurrency.LIMITS[self.account] = limit
 
+    def set_provisioning_seconds(self, seconds: float) -> None:
+        """Set how long provisioned concurrency takes to be ready; a second unless set."""
+        bridges.provisioned_concurrency.SECONDS[self.account] = seconds
+
+    def fail_next_provisioning(self, reason: str = "FUNCTION_ERROR_INIT_FAILURE") -> None:
+        """Let the next allocation of provisioned concurrency end as FAILED, with this reason."""
+        bridges.provisioned_concurrency.FAILURES.setdefault(self.account, []).append(reason)
+
 
 class EmbeddedAws(AwsAccount):
     """The embedded AWS: `with EmbeddedAws() as aws: aws.deploy(...)`.
@@ -142,6 +150,7 @@ class EmbeddedAws(AwsAccount):
             extension.uninstall()
         edge.reset()
         bridges.account_concurrency.LIMITS.clear()
+        bridges.provisioned_concurrency.reset()
         self._server.stop()
         workers.stop_all()
 

@@ -103,6 +103,120 @@ def test_each_operation_of_lambda_is_an_action_of_its_own(aws: AwsAccount, stack
         assert _denied(_call(aws, caller, "lambda", method, **arguments)), method
 
 
+_ALIASES = """
+    Tagged:
+      Type: AWS::Serverless::Function
+      Properties: {AutoPublishAlias: live, Tags: {runbook-automation: enabled}}
+    Untagged: {Type: AWS::Serverless::Function, Properties: {AutoPublishAlias: live}}
+    Caller:
+      Type: AWS::Serverless::Function
+      Properties:
+        Policies: [{Version: "2012-10-17", Statement: [%s]}]
+"""
+_READS = [
+    "get_function_concurrency",
+    "get_function_configuration",
+    "list_aliases",
+    "list_function_url_configs",
+    "list_provisioned_concurrency_configs",
+    "list_versions_by_function",
+]
+
+
+def test_a_tag_of_a_function_counts_for_its_aliases_and_versions(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    names = stack(
+        _ALIASES
+        % (
+            '{Effect: Allow, Resource: "*", Action: ["lambda:PutProvisionedConcurrencyConfig",'
+            ' "lambda:DeleteProvisionedConcurrencyConfig"],'
+            ' Condition: {StringEquals: {"aws:ResourceTag/runbook-automation": enabled}}}'
+        ),
+        _CODE,
+    )
+
+    def put(name: str, qualifier: str, **more: Any) -> str:
+        which = {"FunctionName": names[name], "Qualifier": qualifier}
+        return _call(
+            aws, names["Caller"], "lambda", "put_provisioned_concurrency_config",
+            ProvisionedConcurrentExecutions=1, **which, **more,
+        )  # fmt: skip
+
+    def delete(name: str) -> str:
+        return _call(
+            aws, names["Caller"], "lambda", "delete_provisioned_concurrency_config",
+            FunctionName=names[name], Qualifier="live",
+        )  # fmt: skip
+
+    assert put("Tagged", "live") == "allowed"
+    assert _denied(put("Untagged", "live"))
+    assert delete("Tagged") == "allowed"
+    assert _denied(delete("Untagged"))
+    assert put("Tagged", "1") == "allowed"
+    assert _denied(put("Untagged", "1"))
+
+
+def test_provisioned_concurrency_is_granted_on_the_alias_and_its_list_on_the_function(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    names = stack(
+        _ALIASES
+        % (
+            '{Effect: Allow, Resource: !Sub "${Tagged.Arn}:live",'
+            ' Action: ["lambda:PutProvisionedConcurrencyConfig",'
+            ' "lambda:GetProvisionedConcurrencyConfig"]},'
+            "{Effect: Allow, Resource: !GetAtt Tagged.Arn,"
+            ' Action: "lambda:ListProvisionedConcurrencyConfigs"}'
+        ),
+        _CODE,
+    )
+    alias = {"FunctionName": names["Tagged"], "Qualifier": "live"}
+    more = {"ProvisionedConcurrentExecutions": 1}
+
+    def call(method: str, **arguments: Any) -> str:
+        return _call(aws, names["Caller"], "lambda", method, **arguments)
+
+    assert call("put_provisioned_concurrency_config", **alias, **more) == "allowed"
+    assert call("get_provisioned_concurrency_config", **alias) == "allowed"
+    listed = call("list_provisioned_concurrency_configs", FunctionName=names["Tagged"])
+    assert listed == "allowed"
+    assert _denied(call("delete_provisioned_concurrency_config", **alias))
+    other = alias | {"Qualifier": "1"}
+    assert _denied(call("put_provisioned_concurrency_config", **other, **more))
+    assert _denied(call("list_provisioned_concurrency_configs", FunctionName=names["Untagged"]))
+    function = f"arn:aws:lambda:{aws.region}:{aws.account}:function:{names['Tagged']}"
+    recorded = aws.calls.by_role()[names["CallerRole"]]
+    assert [(call.operation, call.action, call.resource) for call in recorded[:4]] == [
+        (operation, f"lambda:{operation}", resource)
+        for operation, resource in (
+            ("PutProvisionedConcurrencyConfig", f"{function}:live"),
+            ("GetProvisionedConcurrencyConfig", f"{function}:live"),
+            ("ListProvisionedConcurrencyConfigs", function),
+            ("DeleteProvisionedConcurrencyConfig", f"{function}:live"),
+        )
+    ]
+
+
+def test_reading_about_a_function_needs_the_action_of_its_name(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    allowed = "list_aliases"
+    names = stack(
+        _ALIASES % '{Effect: Allow, Resource: !GetAtt Tagged.Arn, Action: "lambda:ListAliases"}',
+        _CODE,
+    )
+    for method in (*_READS, "get_policy"):
+        answer = _call(aws, names["Caller"], "lambda", method, FunctionName=names["Tagged"])
+        assert _denied(answer) == (method != allowed), method
+    calls = aws.calls.by_role()[names["CallerRole"]]
+    wanted = ["".join(part.title() for part in name.split("_")) for name in (*_READS, "get_policy")]
+    assert [call.action for call in calls] == [f"lambda:{name}" for name in wanted]
+    assert {call.resource for call in calls} == {
+        f"arn:aws:lambda:{aws.region}:{aws.account}:function:{names['Tagged']}"
+    }
+
+
 def test_a_mapping_can_be_granted_by_its_function_and_metrics_by_namespace(
     aws: AwsAccount, stack: Deploy
 ) -> None:
@@ -226,4 +340,10 @@ def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount, stack: Dep
             aws, names["Caller"], "lambda", "update_event_source_mapping",
             UUID=names["TaggedMapping"],
         )  # fmt: skip
+        listed = _call(
+            aws, names["Caller"], "lambda", "list_provisioned_concurrency_configs",
+            FunctionName=names["TaggedFunction"],
+        )  # fmt: skip
     assert (read, update) == ("allowed", "allowed")
+    assert _denied(listed)  # whatever the policy says: it is taken for another operation
+    assert aws.calls.by_role()[names["CallerRole"]][-1].action == "lambda:GetFunction"

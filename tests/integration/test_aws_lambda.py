@@ -5,10 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from local.aws import AwsAccount, EmbeddedAws
-from local.aws.bridges import account_concurrency, function_url, lambda_async, lambda_errors
+from local.aws.bridges import (
+    account_concurrency,
+    function_url,
+    lambda_async,
+    lambda_errors,
+    lambda_reads,
+    provisioned_concurrency,
+)
 
 type Deploy = Callable[..., dict[str, str]]
 type Eventually = Callable[..., Any]
@@ -45,6 +53,11 @@ _FUNCTION = """
     Work:
       Type: AWS::Serverless::Function
       Properties: {}
+"""
+_ALIAS = """
+    Work:
+      Type: AWS::Serverless::Function
+      Properties: {AutoPublishAlias: live}
 """
 _MACHINE = """
     Machine:
@@ -180,6 +193,208 @@ def test_reservations_come_out_of_the_accounts_limit(aws: AwsAccount, stack: Dep
         _invoke(aws, function, {})
 
 
+def _provision(aws: AwsAccount, function: str, qualifier: str, number: int) -> Any:
+    answer = aws.client("lambda").put_provisioned_concurrency_config(
+        FunctionName=function, Qualifier=qualifier, ProvisionedConcurrentExecutions=number
+    )
+    return _numbers(answer)
+
+
+def _numbers(config: Any) -> tuple[str, int, int, int]:
+    kinds = ("Requested", "Allocated", "Available")
+    numbers = [config[f"{kind}ProvisionedConcurrentExecutions"] for kind in kinds]
+    return config["Status"], numbers[0], numbers[1], numbers[2]
+
+
+def _ended(aws: AwsAccount, function: str, qualifier: str = "live") -> Any:
+    config = aws.client("lambda").get_provisioned_concurrency_config(
+        FunctionName=function, Qualifier=qualifier
+    )
+    return config if config["Status"] != "IN_PROGRESS" else None
+
+
+def test_provisioned_concurrency_is_ready_after_a_while(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    missing = client.exceptions.ProvisionedConcurrencyConfigNotFoundException
+    with pytest.raises(missing, match="No Provisioned Concurrency Config found"):
+        _ended(aws, function)
+    assert client.list_provisioned_concurrency_configs(FunctionName=function)[
+        "ProvisionedConcurrencyConfigs"
+    ] == []  # fmt: skip
+
+    assert _provision(aws, function, "live", 2) == ("IN_PROGRESS", 2, 0, 0)
+    assert not _ended(aws, function)
+    assert _numbers(eventually(lambda: _ended(aws, function))) == ("READY", 2, 2, 2)
+    assert _provision(aws, function, "live", 3) == ("IN_PROGRESS", 3, 2, 2)
+    (listed,) = client.list_provisioned_concurrency_configs(FunctionName=function)[
+        "ProvisionedConcurrencyConfigs"
+    ]
+    assert listed["FunctionArn"].endswith(f":function:{function}:live")
+    assert _numbers(listed) == ("IN_PROGRESS", 3, 2, 2)
+    eventually(lambda: _ended(aws, function))
+
+    aws.set_provisioning_seconds(0.1)
+    aws.fail_next_provisioning()
+    _provision(aws, function, "live", 4)
+    failed = eventually(lambda: _ended(aws, function))
+    assert _numbers(failed) == ("FAILED", 4, 3, 3)
+    assert failed["StatusReason"] == "FUNCTION_ERROR_INIT_FAILURE"
+    _provision(aws, function, "live", 4)
+    assert _numbers(eventually(lambda: _ended(aws, function))) == ("READY", 4, 4, 4)
+
+    for _ in range(2):
+        client.delete_provisioned_concurrency_config(FunctionName=function, Qualifier="live")
+    with pytest.raises(missing):
+        _ended(aws, function)
+
+
+def test_provisioned_concurrency_is_listed_in_pages(aws: AwsAccount, stack: Deploy) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    client.update_function_configuration(FunctionName=function, Timeout=11)
+    second = client.publish_version(FunctionName=function)["Version"]
+    _provision(aws, function, "live", 1)
+    _provision(aws, function, second, 2)
+    pages = client.get_paginator("list_provisioned_concurrency_configs").paginate(
+        FunctionName=function, PaginationConfig={"PageSize": 1}
+    )
+    found = [page["ProvisionedConcurrencyConfigs"] for page in pages]
+    arns = [config["FunctionArn"].rpartition(":")[2] for (config,) in found]
+    assert arns == ["live", second]
+
+
+def test_provisioned_concurrency_needs_a_published_version_without_weights(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    refused = client.exceptions.InvalidParameterValueException
+    with pytest.raises(refused, match="cannot be applied to unpublished"):
+        _provision(aws, function, "$LATEST", 1)
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        _provision(aws, function, "gone", 1)
+    client.update_function_configuration(FunctionName=function, Timeout=11)
+    second = client.publish_version(FunctionName=function)["Version"]
+    weights: Any = {"AdditionalVersionWeights": {second: 0.1}}
+    client.update_alias(FunctionName=function, Name="live", RoutingConfig=weights)
+    with pytest.raises(refused, match="Alias with weights can not be used with Provisioned"):
+        _provision(aws, function, "live", 1)
+    client.update_alias(
+        FunctionName=function, Name="live", RoutingConfig={"AdditionalVersionWeights": {}}
+    )
+    _provision(aws, function, "live", 1)
+    with pytest.raises(client.exceptions.ResourceConflictException, match="Version is pointed by"):
+        _provision(aws, function, "1", 1)
+    eventually(lambda: _ended(aws, function))
+
+    client.update_alias(FunctionName=function, Name="live", FunctionVersion=second)
+    assert not _ended(aws, function)  # allocated anew on the version that it points to
+    assert _numbers(eventually(lambda: _ended(aws, function))) == ("READY", 1, 1, 1)
+    _provision(aws, function, "1", 1)
+    client.delete_alias(FunctionName=function, Name="live")
+    client.create_alias(FunctionName=function, Name="live", FunctionVersion=second)
+    (left,) = client.list_provisioned_concurrency_configs(FunctionName=function)[
+        "ProvisionedConcurrencyConfigs"
+    ]
+    assert left["FunctionArn"].endswith(":1")
+
+
+def test_provisioned_concurrency_is_part_of_the_reservation(
+    aws: AwsAccount, stack: Deploy, eventually: Eventually
+) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    refused = client.exceptions.InvalidParameterValueException
+    aws.set_provisioning_seconds(0)
+    _provision(aws, function, "live", 2)
+    for number in (0, 1):
+        with pytest.raises(refused, match=r"not be lower than .* provisioned concurrency \[2\]"):
+            client.put_function_concurrency(
+                FunctionName=function, ReservedConcurrentExecutions=number
+            )
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=3)
+    eventually(lambda: _ended(aws, function))
+    assert _invoke(aws, function, {})[1]["calls"] == 1
+
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=2)
+    once = aws.client("lambda", config=Config(retries={"total_max_attempts": 1}))
+    with pytest.raises(once.exceptions.TooManyRequestsException):
+        once.invoke(FunctionName=function)
+    assert _invoke(aws, f"{function}:live", {})[1]["calls"] == 1
+    client.update_function_configuration(FunctionName=function, Timeout=11)
+    second = client.publish_version(FunctionName=function)["Version"]
+    with pytest.raises(once.exceptions.TooManyRequestsException):
+        once.invoke(FunctionName=function, Qualifier=second)
+    for qualifier, number in ((second, 1), ("live", 3)):
+        with pytest.raises(refused, match="should not be greater than the reserved"):
+            _provision(aws, function, qualifier, number)
+
+
+def test_provisioned_concurrency_without_a_reservation_comes_out_of_the_accounts_limit(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    aws.set_account_concurrency(300)
+
+    def unreserved() -> int:
+        return client.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"]
+
+    _provision(aws, function, "live", 150)
+    assert unreserved() == 150
+    with pytest.raises(ClientError, match=r"below its minimum value of \[100\]"):
+        _provision(aws, function, "live", 201)
+    _provision(aws, function, "live", 200)
+    assert unreserved() == 100
+    # A reservation takes the place of what is provisioned within it.
+    client.put_function_concurrency(FunctionName=function, ReservedConcurrentExecutions=200)
+    assert unreserved() == 100
+
+
+def test_what_lambda_tells_about_a_function(aws: AwsAccount, stack: Deploy) -> None:
+    function = stack(_ALIAS, _CODE)["Work"]
+    client = aws.client("lambda")
+    missing = client.exceptions.ResourceNotFoundException
+    with pytest.raises(missing, match="does not exist"):
+        client.get_policy(FunctionName=function)
+    grant: Any = {"Action": "lambda:InvokeFunction", "Principal": "events.amazonaws.com"}
+    client.add_permission(FunctionName=function, Qualifier="live", StatementId="alias", **grant)
+    with pytest.raises(missing):
+        client.get_policy(FunctionName=function)
+    client.add_permission(FunctionName=function, StatementId="function", **grant)
+    for qualifier, sid in (({}, "function"), ({"Qualifier": "live"}, "alias")):
+        policy = json.loads(client.get_policy(FunctionName=function, **qualifier)["Policy"])
+        assert [statement["Sid"] for statement in policy["Statement"]] == [sid]
+
+    client.create_alias(FunctionName=function, Name="next", FunctionVersion="$LATEST")
+    aliases = client.list_aliases(FunctionName=function)["Aliases"]
+    assert [alias["Name"] for alias in aliases] == ["live", "next"]
+    of_version = client.list_aliases(FunctionName=function, FunctionVersion="1")["Aliases"]
+    assert [alias["Name"] for alias in of_version] == ["live"]
+
+    listed = client.list_function_url_configs(FunctionName=function)
+    assert listed["FunctionUrlConfigs"] == []
+    client.create_function_url_config(FunctionName=function, Qualifier="live", AuthType="NONE")
+    (url,) = client.list_function_url_configs(FunctionName=function)["FunctionUrlConfigs"]
+    assert url["FunctionArn"].endswith(f":{function}:live")
+    assert "ReservedConcurrentExecutions" not in client.get_function_concurrency(
+        FunctionName=function
+    )
+    for method in (
+        "get_policy",
+        "list_aliases",
+        "list_function_url_configs",
+        "list_versions_by_function",
+        "list_provisioned_concurrency_configs",
+        "get_function_concurrency",
+    ):
+        with pytest.raises(missing):
+            getattr(client, method)(FunctionName="gone")
+
+
 def test_a_function_url_is_reachable(aws: AwsAccount, stack: Deploy) -> None:
     resources = _FUNCTION.replace("{}", "{FunctionUrlConfig: {AuthType: NONE}}")
     url = aws.function_url(stack(resources, _CODE)["Work"])
@@ -238,12 +453,24 @@ def test_without_the_bridges_the_gaps_are_still_there(
         function_url.BRIDGE.off(),
         account_concurrency.BRIDGE.off(),
         lambda_async.BRIDGE.off(),
+        lambda_reads.BRIDGE.off(),
+        provisioned_concurrency.BRIDGE.off(),
     ):
-        names = stack(_FUNCTION.replace("{}", "{FunctionUrlConfig: {AuthType: NONE}}"), _CODE)
+        silent = _ALIAS.replace("Work", "Silent")
+        loud = _FUNCTION.replace("{}", "{FunctionUrlConfig: {AuthType: NONE}}")
+        names = stack(loud + silent, _CODE)
         _, error = _invoke(aws, names["Work"], {"raise": "x"})
         assert error["errorType"] == "Runtime.HandlerError"
         assert aws.function_url(names["Work"]).endswith(".on.aws/")
         aws.set_account_concurrency(10)
         limit = aws.client("lambda").get_account_settings()["AccountLimit"]
         assert limit["ConcurrentExecutions"] != 10
+        client = aws.client("lambda")
+        assert (
+            json.loads(client.get_policy(FunctionName=names["Silent"])["Policy"])["Statement"] == []
+        )
+        assert client.list_function_url_configs(FunctionName="gone")["FunctionUrlConfigs"] == []
+        assert _provision(aws, names["Silent"], "$LATEST", 5000)[0] == "READY"
+        listed: Any = client.list_provisioned_concurrency_configs(FunctionName=names["Silent"])
+        assert "ProvisionedConcurrencyConfigs" not in listed
     assert embedded_aws.account != aws.account

@@ -16,6 +16,8 @@ from local.aws.bridges import (
     iam,
     lambda_async,
     lambda_errors,
+    lambda_reads,
+    provisioned_concurrency,
     stepfunctions,
 )
 
@@ -31,6 +33,8 @@ ALL = [
         iam,
         lambda_async,
         lambda_errors,
+        lambda_reads,
+        provisioned_concurrency,
         stepfunctions,
     )
 ]

@@ -3,6 +3,7 @@
 AWS: `https://<url-id>.lambda-url.<region>.on.aws/` answers from anywhere
 (https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html). Here the URL that the API
 and CloudFormation return is the emulator's own path to it, so that it can be called as it stands.
+An alias' URL has the alias' ARN, not the function's.
 """
 # ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
@@ -25,6 +26,7 @@ def _create_function_url_config(name: str, data: dict[str, Any], qualifier: str 
         return status, headers, body
     config = lambda_svc._function_urls[lambda_svc._url_config_key(name, qualifier)]
     url_id = _id(config["FunctionUrl"])
+    config["FunctionArn"] += f":{qualifier}" if qualifier else ""
     config["FunctionUrl"] = f"http://127.0.0.1:{os.environ['GATEWAY_PORT']}{_PATH}{url_id}/"
     return status, headers, json.dumps(config).encode()
 

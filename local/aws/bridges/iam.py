@@ -1,12 +1,15 @@
 """Gaps in authorization: actions of Lambda and of batches, and condition keys of roles.
 
 MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourceMapping for
-ListEventSourceMappings, and does not check UpdateEventSourceMapping or GetAccountSettings at all;
-it knows no tags of event source mappings, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
+ListEventSourceMappings, PutProvisionedConcurrencyConfig for UpdateFunctionCode, and does not check
+UpdateEventSourceMapping or GetAccountSettings at all; it takes an alias for its function, and knows
+no tags of event source mappings and aliases, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have.
 
-AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions and event
-source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on PutMetricData
+AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions, aliases,
+versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on
+PutMetricData; one about provisioned concurrency is checked on the alias or version, a list of them
+on the function
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html).
 A batch needs the action of its single form
@@ -47,7 +50,7 @@ _MAPPING_OPERATIONS = {
     "GetEventSourceMapping",
     "UpdateEventSourceMapping",
 }
-_routes: list[tuple[str, Any, str]] = []
+_routes: list[tuple[str, Any, str, dict[str, str]]] = []
 
 
 @BRIDGE.replace(iam_actions, "extract_iam_action")
@@ -59,6 +62,7 @@ def extract_iam_action(*request: Any) -> str | None:
 
 def api_operation(*request: Any) -> str | None:
     """Return a request's service and operation, e.g. `sqs:SendMessageBatch`."""
+    _query.set(request[-1] or {})
     found: str | None = _extract(*request)
     return found
 
@@ -66,13 +70,17 @@ def api_operation(*request: Any) -> str | None:
 @BRIDGE.replace(iam_actions, "_lambda_action")
 def _lambda_action(method: str, path: str) -> str | None:
     if not _routes:
-        for verb, pattern, operation, _, _ in iam_actions._load_botocore_routes("lambda"):
-            _routes.append((verb, pattern, operation))
+        for verb, pattern, operation, _, query in iam_actions._load_botocore_routes("lambda"):
+            _routes.append((verb, pattern, operation, query))
     clean = path.rstrip("/") or "/"
-    for verb, pattern, operation in _routes:
-        if verb == method and pattern.match(clean):
+    for verb, pattern, operation, query in _routes:
+        if verb == method and pattern.match(clean) and query.keys() <= _query.get().keys():
             return _ACTIONS.get(operation, operation)
     return None
+
+
+# Some paths are two operations, told apart by their query: `?List=ALL`.
+_query: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("_query")
 
 
 @BRIDGE.replace(tagging, "resource_tags")
@@ -123,6 +131,9 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     _, named, mapping_id = path.partition("/event-source-mappings/")
     _mapping.set(unquote(mapping_id.rstrip("/")) if named and service == "lambda" else "")
     arn = str(_resource(service, method, path, headers, body, params, region, account))
+    if service == "lambda" and path.rstrip("/").endswith("/provisioned-concurrency"):
+        qualifier = lambda_svc._qp_first(params, "Qualifier")
+        return f"{arn}:{qualifier}" if qualifier else arn
     if service == "ssm" and arn == "*" and (name := _parameter(body)):
         return f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
     if service == "monitoring" and arn == "*":
