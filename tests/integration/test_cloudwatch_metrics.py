@@ -1,5 +1,6 @@
 """The metrics that services publish about themselves, and the queries over them."""
 
+import contextlib
 import io
 import json
 import time
@@ -197,7 +198,8 @@ def function(aws: Any, name: str, source: str) -> Any:
         ],
     }
     iam = aws.client("iam")
-    iam.create_role(RoleName="runner", AssumeRolePolicyDocument=json.dumps(trust))
+    with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
+        iam.create_role(RoleName="runner", AssumeRolePolicyDocument=json.dumps(trust))
     once = Config(retries={"total_max_attempts": 1})
     client = aws.client("lambda", config=once)
     client.create_function(
@@ -234,6 +236,73 @@ def test_invocations_errors_and_throttles_are_told_apart(aws: AwsAccount) -> Non
     assert max(values(aws, "AWS/Lambda", "Duration", "p99", 60, **name)) > 1
     eventually(lambda: total(aws, "AWS/Lambda", "ConcurrentExecutions", "Maximum", **name) == 1)
     assert total(aws, "AWS/Lambda", "UnreservedConcurrentExecutions", "Maximum") >= 1
+
+
+_SLEEPER = "import time\ndef handler(event, context):\n    time.sleep(event.get('sleep', 0))\n"
+
+
+def test_the_account_has_metrics_of_its_own_without_dimensions(aws: AwsAccount) -> None:
+    client = function(aws, "first", _SLEEPER)
+    function(aws, "second", "def handler(event, context):\n    raise ValueError('no')\n")
+    for name in ("first", "first", "second"):
+        client.invoke(FunctionName=name, Payload=b"{}")
+    client.put_function_concurrency(FunctionName="second", ReservedConcurrentExecutions=0)
+    with pytest.raises(client.exceptions.TooManyRequestsException):
+        client.invoke(FunctionName="second", Payload=b"{}")
+    for metric_name, number in (("Invocations", 3), ("Errors", 1), ("Throttles", 1)):
+        assert total(aws, "AWS/Lambda", metric_name) == number
+
+    client.put_function_concurrency(FunctionName="first", ReservedConcurrentExecutions=2)
+    client.delete_function_concurrency(FunctionName="second")
+    version = client.publish_version(FunctionName="first")["Version"]
+    sleeps = b'{"sleep": 1.5}'
+    for qualifier in ("$LATEST", version):
+        client.invoke(
+            FunctionName="first", Qualifier=qualifier, InvocationType="Event", Payload=sleeps
+        )
+    eventually(lambda: total(aws, "AWS/Lambda", "ConcurrentExecutions", "Maximum") == 2)
+    # What is reserved does not count as unreserved, whichever version runs.
+    assert total(aws, "AWS/Lambda", "UnreservedConcurrentExecutions", "Maximum") == 1
+
+
+def test_the_duration_has_percentiles(aws: AwsAccount) -> None:
+    client = function(aws, "timed", _SLEEPER)
+    for seconds in (0, 0, 0, 0, 0.4):
+        payload = json.dumps({"sleep": seconds})
+        client.invoke(FunctionName="timed", Payload=payload.encode())
+    (median,) = values(aws, "AWS/Lambda", "Duration", "p50", 3600, FunctionName="timed")
+    (slowest,) = values(aws, "AWS/Lambda", "Duration", "p99", 3600, FunctionName="timed")
+    assert median < 300 < slowest
+
+
+def test_throttles_are_published_however_a_function_is_invoked(aws: AwsAccount) -> None:
+    for name in ("called", "told", "polling"):
+        client = function(aws, name, _SLEEPER)
+        client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+
+    def throttles(name: str) -> float:
+        return total(aws, "AWS/Lambda", "Throttles", FunctionName=name)
+
+    with pytest.raises(client.exceptions.TooManyRequestsException):
+        client.invoke(FunctionName="called", Payload=b"{}")
+    assert throttles("called") == 1
+    client.invoke(FunctionName="told", InvocationType="Event", Payload=b"{}")
+    eventually(lambda: throttles("told") >= 1)
+
+    sqs = aws.client("sqs")
+    url = sqs.create_queue(QueueName="polled", Attributes={"VisibilityTimeout": "3"})["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    client.create_event_source_mapping(
+        FunctionName="polling", EventSourceArn=arn["QueueArn"], BatchSize=1
+    )
+    sqs.send_message(QueueUrl=url, MessageBody="x")
+    eventually(lambda: throttles("polling") == 1)
+    begun = time.monotonic()
+    eventually(lambda: throttles("polling") == 2, 10)
+    # A throttled message is tried again after its visibility timeout.
+    assert 2 < time.monotonic() - begun < 6
+    assert total(aws, "AWS/Lambda", "Invocations") == 0
+    assert throttles("told") < 10
 
 
 def test_embedded_metric_format_becomes_metrics(aws: AwsAccount) -> None:
@@ -391,6 +460,106 @@ def test_an_expression_that_is_not_understood_is_refused(
     aws, base = history
     with pytest.raises(ClientError, match=r"ValidationError.*e1"):
         ask(aws, base, metric("Sent", "m1"), {"Id": "e1", "Expression": expression})
+
+
+@pytest.fixture
+def throttled(aws: AwsAccount) -> tuple[AwsAccount, datetime]:
+    now = datetime.now(tz=UTC).replace(second=0, microsecond=0)
+    base = now - timedelta(hours=1)
+    for name, numbers in {"a": [1.0, 2.0], "b": [9.0, 0.0], "c": [4.0]}.items():
+        put_metric_history(
+            aws.account, REGION, "AWS/Lambda", "Throttles", {"FunctionName": name},
+            [(base + timedelta(minutes=i), number) for i, number in enumerate(numbers)],
+        )  # fmt: skip
+    alias = {"FunctionName": "a", "Resource": "a:live"}
+    for dimensions, number in ((alias, 100.0), ({}, 15.0)):
+        put_metric_history(
+            aws.account, REGION, "AWS/Lambda", "Throttles", dimensions, [(base, number)]
+        )
+    return aws, base
+
+
+def select(aws: AwsAccount, base: datetime, expression: str, **more: Any) -> list[Any]:
+    query = {"Id": "q1", "Expression": expression, "Period": 60, **more}
+    found = ask(aws, base, query, ScanBy="TimestampAscending")
+    assert {each["Id"] for each in found} <= {"q1"}
+    return [(each["Label"], each["Values"]) for each in found]
+
+
+_BY_NAME = 'SELECT SUM(Throttles) FROM SCHEMA("AWS/Lambda", FunctionName)'
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        (f"{_BY_NAME} GROUP BY FunctionName", [("a", [1, 2]), ("b", [9, 0]), ("c", [4])]),
+        (
+            f"{_BY_NAME} GROUP BY FunctionName ORDER BY MAX() DESC LIMIT 2",
+            [("b", [9, 0]), ("c", [4])],
+        ),
+        (f"{_BY_NAME} GROUP BY FunctionName ORDER BY SUM() LIMIT 1", [("a", [1, 2])]),
+        (f"{_BY_NAME} WHERE FunctionName = 'b' GROUP BY FunctionName", [("b", [9, 0])]),
+        (
+            f"{_BY_NAME} WHERE FunctionName != 'b' AND FunctionName != 'c' GROUP BY FunctionName",
+            [("a", [1, 2])],
+        ),
+        (f"{_BY_NAME} WHERE FunctionName = 'd' GROUP BY FunctionName", []),
+        (_BY_NAME, [("q1", [14, 2])]),
+        (_BY_NAME.replace("SUM", "AVG"), [("q1", [14 / 3, 1])]),
+        (_BY_NAME.replace("SUM", "MIN"), [("q1", [1, 0])]),
+        (_BY_NAME.replace("SUM", "COUNT"), [("q1", [3, 2])]),
+        ('SELECT MAX(Throttles) FROM SCHEMA("AWS/Lambda")', [("q1", [15])]),
+        ('select max("Throttles")\nfrom "AWS/Lambda"', [("q1", [100, 2])]),
+        (
+            'SELECT MAX(Throttles) FROM "AWS/Lambda" GROUP BY Resource',
+            [("Other", [15, 2]), ("a:live", [100])],
+        ),
+        ('SELECT MAX(Throttles) FROM SCHEMA("AWS/Lambda", Resource)', [("q1", [])]),
+    ],
+)
+def test_metrics_insights(
+    throttled: tuple[AwsAccount, datetime], expression: str, expected: list[Any]
+) -> None:
+    aws, base = throttled
+    found = select(aws, base, expression)
+    assert found == [(label, pytest.approx(numbers)) for label, numbers in expected]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'SELECT Throttles FROM SCHEMA("AWS/Lambda")',
+        'SELECT p99(Duration) FROM "AWS/Lambda"',
+        "SELECT SUM(Throttles) FROM AWS/Lambda",
+        f"{_BY_NAME} WHERE FunctionName LIKE 'a'",
+        f"{_BY_NAME} WHERE FunctionName = a",
+        f"{_BY_NAME} ORDER BY Throttles",
+        f"{_BY_NAME} LIMIT 501",
+        f"{_BY_NAME} GROUP BY FunctionName; DROP",
+    ],
+)
+def test_a_query_of_metrics_insights_that_is_not_understood_is_refused(
+    throttled: tuple[AwsAccount, datetime], expression: str
+) -> None:
+    aws, base = throttled
+    with pytest.raises(ClientError, match=r"ValidationError.*q1"):
+        select(aws, base, expression)
+
+
+def test_metrics_insights_needs_a_period_and_stands_alone(
+    throttled: tuple[AwsAccount, datetime],
+) -> None:
+    aws, base = throttled
+    query: Any = {"Id": "q1", "Expression": f"{_BY_NAME} GROUP BY FunctionName"}
+    with pytest.raises(ClientError, match="needs a Period"):
+        ask(aws, base, query)
+    query["Period"] = 300
+    with pytest.raises(ClientError, match="Only one Metrics Insights query"):
+        ask(aws, base, query, {**query, "Id": "q2"})
+    (summed,) = ask(
+        aws, base, {**query, "ReturnData": False}, {"Id": "e1", "Expression": "SUM(q1)"}
+    )
+    assert sum(summed["Values"]) == 16
 
 
 def test_pages_hold_max_datapoints(history: tuple[AwsAccount, datetime]) -> None:

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import cbor2
 from ministack.services import cloudwatch
 
-from local.aws.cloudwatch import store
+from local.aws.cloudwatch import insights, store
 from local.aws.cloudwatch.alarms import Alarm, PreviousStates, announce
 from local.aws.cloudwatch.expressions import ExpressionError
 from local.aws.cloudwatch.patching import Patches
@@ -212,11 +212,14 @@ def get_metric_data(request: Mapping[str, Any]) -> dict[str, Any]:
     """Answer GetMetricData: queries and expressions, ScanBy, MaxDatapoints, NextToken.
 
     Newest first unless ScanBy says TimestampAscending; a period without data gives no datapoint.
+    "If you include a Metrics Insights query, each GetMetricData operation can include only one."
     """
     queries = {query["Id"]: query for query in request.get("MetricDataQueries", [])}
     start, end = _moment(request, "StartTime"), _moment(request, "EndTime")
     if start >= end:
         raise ValidationError("The parameter StartTime must be less than the parameter EndTime.")
+    if sum(insights.is_query(query.get("Expression", "")) for query in queries.values()) > 1:
+        raise ValidationError("Only one Metrics Insights query is allowed in a request.")
     evaluation = Evaluation(queries, int(start), _ceiling(end), period_of(list(queries.values())))
     newest_first = request.get("ScanBy", "TimestampDescending") != "TimestampAscending"
     results: list[dict[str, Any]] = []
@@ -228,12 +231,15 @@ def get_metric_data(request: Mapping[str, Any]) -> dict[str, Any]:
             many = value if isinstance(value, list) else [evaluation.series(name)]
         except (ExpressionError, store.UnsupportedStatisticError) as problem:
             raise ValidationError(f"Error in expression '{name}' [{problem}]") from problem
-        for series in many:
+        labels = evaluation.labels.get(name) or [query.get("Label") or _label(query, name)] * len(
+            many
+        )
+        for series, label in zip(many, labels, strict=True):
             pairs = sorted(series.items(), reverse=newest_first)
             results.append(
                 {
                     "Id": name,
-                    "Label": query.get("Label") or _label(query, name),
+                    "Label": label,
                     "StatusCode": "Complete",
                     "Timestamps": [datetime.fromtimestamp(at, tz=UTC) for at, _ in pairs],
                     "Values": [value for _, value in pairs],

@@ -2,7 +2,8 @@
 
 Semantics: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html.
 Understood: numbers, ids, ``+ - * / ^``, comparisons, AND OR NOT, METRICS() and the functions in
-``_FUNCTIONS``. Anything else (SEARCH, ANOMALY_DETECTION_BAND, SELECT …) raises ExpressionError.
+``_FUNCTIONS``. Anything else (SEARCH, ANOMALY_DETECTION_BAND …) raises ExpressionError; SELECT is
+for ``insights``.
 
 A time series is a dict from a period's start (epoch seconds) to its value; a period without data
 has no key. Arithmetic between two series keeps the periods that both have.

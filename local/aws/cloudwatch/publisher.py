@@ -28,6 +28,7 @@ from ministack.services import (
     stepfunctions,
 )
 
+from local.aws.bridges import account_concurrency
 from local.aws.cloudwatch import store
 from local.aws.cloudwatch.patching import Patches
 
@@ -170,7 +171,7 @@ class Publisher:
             if key is None:
                 self._invoked(config, store.now(), Throttles=1.0)
             else:
-                self._started(key, reserved=lambda_svc._reserved_concurrency(func, config))  # noqa: SLF001 -- its reading of the two shapes
+                self._started(key, reserved=account_concurrency.reservation(func, config))
             return key, limit
 
         return acquire

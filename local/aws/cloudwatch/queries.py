@@ -1,4 +1,4 @@
-"""Answering metric data queries: MetricStat and metric math over one time grid.
+"""Answering metric data queries: MetricStat, metric math and Metrics Insights over one time grid.
 
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from local.aws.cloudwatch import store
+from local.aws.cloudwatch import insights, store
 from local.aws.cloudwatch.expressions import (
     ExpressionError,
     Scope,
@@ -46,6 +46,8 @@ class Evaluation:
     end: int
     period: int
     aligned: bool = True
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    """The groups of a Metrics Insights query by its id, in the order of its time series."""
     _known: dict[str, Value] = field(default_factory=dict)
     _open: list[str] = field(default_factory=list)
 
@@ -66,6 +68,8 @@ class Evaluation:
         try:
             if "MetricStat" in query:
                 value: Value = self._metric(query["MetricStat"])
+            elif insights.is_query(query["Expression"]):
+                value = self._insights(query_id, query)
             else:
                 value = evaluate(query["Expression"], self._scope(query_id))
         finally:
@@ -95,16 +99,36 @@ class Evaluation:
         if known is None:
             return {}
         period = int(stat.get("Period") or self.period)
-        unit = stat.get("Unit")
-        grid = self._grid(period)
         found: TimeSeries = {}
-        if self.aligned:
-            buckets = known.by_period(grid[0] if grid else self.start, self.end, period, unit)
-        else:
-            windows = ((at, known.statistics(at, at + period, unit)) for at in grid)
-            buckets = {at: stats for at, stats in windows if stats is not None}
-        for at, stats in buckets.items():
+        for at, stats in self._statistics(known, period, stat.get("Unit")).items():
             value = stats.get(stat["Stat"])
             if value is not None:
                 found[at] = value
         return found
+
+    def _insights(self, query_id: str, query: Mapping[str, Any]) -> Value:
+        parsed = insights.parse(query["Expression"])
+        if not query.get("Period"):
+            raise ExpressionError("a Metrics Insights query needs a Period, such as 60")
+        known = store.matching(parsed.namespace, parsed.metric)
+        groups = insights.answer(
+            parsed,
+            [
+                (metric.dimensions, self._statistics(metric, int(query["Period"]), None))
+                for metric in known
+                if parsed.matches(metric.dimensions)
+            ],
+        )
+        if not parsed.group_by:
+            return groups.get("", {})
+        self.labels[query_id] = list(groups)
+        return list(groups.values())
+
+    def _statistics(
+        self, known: store.Series, period: int, unit: str | None
+    ) -> dict[int, store.Statistics]:
+        grid = self._grid(period)
+        if self.aligned:
+            return known.by_period(grid[0] if grid else self.start, self.end, period, unit)
+        windows = ((at, known.statistics(at, at + period, unit)) for at in grid)
+        return {at: stats for at, stats in windows if stats is not None}

@@ -263,6 +263,12 @@ def find(namespace: str, name: str, dimensions: Mapping[str, str]) -> Series | N
     return bucket(key) if key in cloudwatch._metrics else None  # noqa: SLF001 -- its store
 
 
+def matching(namespace: str, name: str) -> list[Series]:
+    """Return the current account's and region's metrics of this name, whatever their dimensions."""
+    keys = [key for key in cloudwatch._metrics if key[:2] == (namespace, name)]  # noqa: SLF001 -- its store
+    return [bucket(key) for key in keys]
+
+
 def roll_up_all(now: float) -> None:
     """Apply retention to every metric of every account and region."""
     for scoped, points in cloudwatch._metrics.all_items():  # noqa: SLF001 -- its store
