@@ -590,10 +590,11 @@ def _plan_cap_hog(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float
 def _plan_clamp(diagnosis: Diagnosis, facts: Facts) -> Plan:
     """Hold a retry storm to the usual concurrency, so that what fails can recover."""
     peak = int(facts.peak or 0)
+    runs = peak if facts.reserved is None else min(peak, facts.reserved)
     to = max(1, math.ceil(facts.usual_concurrency or 0))
     room = facts.unreserved - facts.account_floor
-    if to >= peak:
-        return _human(diagnosis, f"It runs at {peak} already, which is no more than usual.")
+    if to >= runs:
+        return _human(diagnosis, f"It runs at {runs} already, which is no more than usual.")
     if facts.reserved is None and to > room:
         return _human(
             diagnosis,
@@ -604,7 +605,7 @@ def _plan_clamp(diagnosis: Diagnosis, facts: Facts) -> Plan:
         "clamp",
         "protect",
         (_reservation(facts, to, "less load lets what fails recover"),),
-        f"Hold {facts.function}, which runs {peak}, to its usual {to} at once until it is "
+        f"Hold {facts.function}, which runs {runs}, to its usual {to} at once until it is "
         f"healthy; more calls are refused meanwhile.",
     )
 

@@ -1,5 +1,6 @@
 """A small AWS in memory for the steps: what they read and change, under the real store."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -72,6 +73,12 @@ class Cloud:
     """Closed calendars with the time of their next opening."""
     visible: dict[str, int] = field(default_factory=lambda: {"orders": 900, "orders-dlq": 0})
     in_flight: int = 0
+    aliases: dict[str, Any] = field(default_factory=dict)
+    provisioned_configs: list[dict[str, Any]] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
+    policies: dict[str, Any] = field(default_factory=dict)
+    greatest: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    """Answers of Metrics Insights: series of the leading functions, by metric."""
     functions: set[str] = field(default_factory=lambda: {"worker"})
     gone: set[str] = field(default_factory=set)
     """Resources that have been deleted."""
@@ -113,7 +120,7 @@ class Pages:
 class FakeLambda(Client):
     def _get_function_concurrency(self, *, FunctionName: str) -> Any:  # noqa: N803 -- boto3's
         self.cloud.there(FunctionName)
-        if self.cloud.reserved is None:
+        if self.cloud.reserved is None or FunctionName != FUNCTION:
             return {}
         return {"ReservedConcurrentExecutions": self.cloud.reserved}
 
@@ -148,6 +155,7 @@ class FakeLambda(Client):
         mapping = {
             "UUID": UUID,
             "EventSourceMappingArn": MAPPING,
+            "EventSourceArn": QUEUE,
             "FunctionArn": FUNCTION,
             "State": self.cloud.state,
             "BatchSize": 10,
@@ -177,10 +185,32 @@ class FakeLambda(Client):
         return {"Tags": self.cloud.tags.get(Resource, {})}
 
     def _get_paginator(self, name: str) -> Pages:
-        assert name == "list_event_source_mappings"
-        many = [self._mapping() for _ in range(self.cloud.mappings)]
+        cloud = self.cloud
+        key, many = {
+            "list_event_source_mappings": (
+                "EventSourceMappings",
+                [self._mapping() for _ in range(cloud.mappings)],
+            ),
+            "list_aliases": (
+                "Aliases",
+                [{"Name": name, **routing} for name, routing in cloud.aliases.items()],
+            ),
+            "list_provisioned_concurrency_configs": (
+                "ProvisionedConcurrencyConfigs",
+                cloud.provisioned_configs,
+            ),
+            "list_function_url_configs": (
+                "FunctionUrlConfigs",
+                [{"FunctionArn": arn} for arn in cloud.urls],
+            ),
+        }[name]
         # A page that is empty is no reason to stop.
-        return Pages({"EventSourceMappings": []}, {"EventSourceMappings": many})
+        return Pages({key: []}, {key: many})
+
+    def _get_policy(self, *, FunctionName: str) -> Any:  # noqa: N803 -- boto3's
+        if FunctionName not in self.cloud.policies:
+            raise refused("ResourceNotFoundException")
+        return {"Policy": json.dumps({"Statement": self.cloud.policies[FunctionName]})}
 
     def _get_function_configuration(self, *, FunctionName: str) -> Any:  # noqa: N803 -- boto3's
         name = FunctionName.rsplit(":", 1)[-1]
@@ -265,6 +295,16 @@ class FakeCloudWatch(Client):
         long = given["EndTime"] - given["StartTime"] > timedelta(minutes=5)
         series = self.cloud.baseline if long else self.cloud.series
         assert whole, "a period that has not ended says too little"
+        (first, *_) = given["MetricDataQueries"]
+        if "Expression" in first:
+            assert first["Period"] == 60
+            metric = first["Expression"].partition("(")[2].partition(")")[0]
+            leading = self.cloud.greatest.get(metric, {})
+            results = [
+                {"Id": first["Id"], "Label": label, "Values": values}
+                for label, values in leading.items()
+            ]
+            return [{"MetricDataResults": results[:1]}, {"MetricDataResults": results[1:]}]
         ids = [query["Id"] for query in given["MetricDataQueries"]]
         return [
             {
