@@ -120,7 +120,7 @@ class Api:
     def __init__(self, url: str, credentials: Any, region: str) -> None:
         self._url = url
         self._signer = SigV4Auth(credentials, "lambda", region)
-        self._http = URLLib3Session(timeout=10, max_pool_connections=MAX_CALLERS)
+        self._http = URLLib3Session(timeout=30, max_pool_connections=MAX_CALLERS)
 
     def post(self, order: Order) -> ApiAnswer:
         """Send one order; raises botocore's HTTPClientError if nobody answers."""

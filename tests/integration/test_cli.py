@@ -159,6 +159,22 @@ def test_play_saturates_a_queue_and_ends_resolved_with_nothing_left() -> None:
         assert state in ended.stderr
 
 
+def test_play_throttles_a_function_and_ends_resolved_with_its_reservation_as_it_was() -> None:
+    ended = play("lambda-throttles")
+
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert told["outcome"] == "resolved"
+    assert told["target"].endswith(":function:orders-api")
+    (change,) = told["changes"]
+    assert change["before"] == change["now"] == 2
+    assert 2 < change["after"] <= 10
+    assert change["state"] == "put_back"
+    assert told["slack"][0]["text"].startswith("🟢")
+    assert [event["woke"] for event in told["pagerduty"]] == [False]
+    assert "throttled a second, 2 at once, 2 reserved, alarm ALARM" in ended.stderr
+
+
 def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_and_wakes(
     embedded_aws: EmbeddedAws,
 ) -> None:
