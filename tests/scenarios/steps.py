@@ -175,6 +175,9 @@ class Steps(Alarms):
     def _do_account_limit(self, value: int) -> None:
         self.world.aws.set_account_concurrency(value)
 
+    def _do_provisioning_fails(self, reason: str) -> None:
+        self.world.aws.fail_next_provisioning(reason)
+
     def _do_fault(self, given: Mapping[str, Any]) -> None:
         faults = self.world.aws.faults
         service, _, operation = given.get("call", "*:*").partition(":")
