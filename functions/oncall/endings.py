@@ -110,7 +110,7 @@ def summary(ending: Ending, ended: str, incident: Incident, took: timedelta) -> 
     if ended == "observed":
         return f"{incident.target_name}: observed, nothing was changed. {incident.doing}"
     words = ended.replace("_", " ").capitalize()
-    return f"{words}. {_why(ending)} {_left(incident)}"
+    return f"{words}: {_why(ending)} {_left(incident)}"
 
 
 def _took(took: timedelta) -> str:

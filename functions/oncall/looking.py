@@ -83,6 +83,6 @@ def _raise_for(look: Look, incident: Incident) -> None:
     if look.verdict == "contained":
         raise Contained(look.sentence)
     if look.verdict == "ineffective" and not incident.plan["changes"]:
-        raise WorldMoved(f"It does not pass by itself: {look.sentence} I look again.")
+        raise WorldMoved("It does not pass by itself, so I look again.")
     if look.verdict in _UNHELPFUL:
         raise Ineffective(look.sentence)

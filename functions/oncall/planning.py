@@ -51,7 +51,7 @@ def write(
     if not observes:
         if call.run.round > contract.limits["plans"]:
             raise NeedsHuman(
-                f"{call.run.round - 1} plans have not relieved {name}. {plan.sentence}"
+                f"{call.run.round - 1} plans have not relieved {name}. {diagnosis.sentence}"
             )
         if plan.action == "human":
             raise NeedsHuman(plan.sentence)

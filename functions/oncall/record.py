@@ -73,8 +73,8 @@ class Entry:
 
     id: str
     kind: str
-    """``opened joined inspected planned asked decided intended changed verified put_back paged
-    refused closed``"""
+    """``opened joined inspected planned asked decided intended changed verified moved put_back
+    paged refused closed``"""
     text: str
     at: str = ""
     seq: int = 0

@@ -28,6 +28,12 @@ _RISES = 1.2
 """From this many times its first value on, a series counts as rising."""
 _QUOTA_STEP = 100
 _LISTED = 3
+_LATEST = 2
+"""Periods that say how much runs now; CloudWatch shows a minute late what Lambda has counted."""
+_OUTGROWN = (
+    "That does not go down. Putting settings back would refuse calls again, so they stay as I set "
+    "them: whether for good is yours to decide."
+)
 _WEIGHED = "Provisioned concurrency cannot be changed while an alias shifts weights"
 
 
@@ -394,7 +400,7 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         case "healed" | "scaling_rate":
             return Plan("watch", "relief", (), "Change nothing and watch that it stays so.")
         case "recursion":
-            return _plan_stop(facts)
+            return _plan_stop(diagnosis, facts)
         case "retry_storm":
             return _plan_clamp(diagnosis, facts)
         case "provisioned_spilled":
@@ -593,6 +599,8 @@ def _plan_clamp(diagnosis: Diagnosis, facts: Facts) -> Plan:
     runs = peak if facts.reserved is None else min(peak, facts.reserved)
     to = max(1, math.ceil(facts.usual_concurrency or 0))
     room = facts.unreserved - facts.account_floor
+    if to < facts.provisioned_total:
+        return _human(diagnosis, _keeps_provisioned(facts, to))
     if to >= runs:
         return _human(diagnosis, f"It runs at {runs} already, which is no more than usual.")
     if facts.reserved is None and to > room:
@@ -610,7 +618,18 @@ def _plan_clamp(diagnosis: Diagnosis, facts: Facts) -> Plan:
     )
 
 
-def _plan_stop(facts: Facts) -> Plan:
+def _keeps_provisioned(facts: Facts, to: int) -> str:
+    """Say why a reservation cannot go so low (Lambda ``PutFunctionConcurrency``)."""
+    where = ", ".join(one.qualifier for one in facts.provisioned)
+    return (
+        f"Lambda lets no reservation go to {to}, below the {facts.provisioned_total} that are "
+        f"provisioned for {where}; delete that provisioned concurrency first."
+    )
+
+
+def _plan_stop(diagnosis: Diagnosis, facts: Facts) -> Plan:
+    if facts.provisioned_total:
+        return _human(diagnosis, _keeps_provisioned(facts, 0))
     return Plan(
         "stop",
         "stop",
@@ -635,10 +654,12 @@ def assess(
         return _assess_protection(before, facts, rules, number)
     throttled = facts.throttled_recently
     falls = before.measure is None or throttled < before.measure
-    calm = 0 if throttled else before.calm + 1
+    holds = "" if throttled else _still_needs(facts, planned)
+    calm = 0 if throttled or holds else before.calm + 1
     bad = before.bad + 1 if throttled and not falls else 0
-    done = min(1.0, calm / rules["calm_periods"])
-    look = Look(number, "wait", _words(facts), throttled, calm, bad, done)
+    # Half of the way, which the thread is told once, is that nothing is refused any more.
+    words = f"{_words(facts)} {holds}".strip()
+    look = Look(number, "wait", words, throttled, calm, bad, 0.0 if throttled else 0.5)
     waits = _allocation(look, facts, planned, rules)
     if waits:
         return waits
@@ -647,6 +668,8 @@ def assess(
         return ended(look, "worse", worse)
     if calm >= rules["calm_periods"]:
         return ended(look, "relieved", f"{facts.function} is no longer throttled: {_load(facts)}.")
+    if number > rules["watch_periods"] and holds:
+        return ended(look, "contained", f"{_words(facts)} {holds} {_OUTGROWN}")
     lost = number > rules["grace_periods"] and bad >= rules["patience_periods"]
     if lost or number > rules["watch_periods"]:
         return ended(
@@ -656,6 +679,24 @@ def assess(
             f"the latest two periods.",
         )
     return look
+
+
+def _still_needs(facts: Facts, planned: Mapping[str, Any]) -> str:
+    """Say why settings cannot go back yet although nothing is refused; ``""`` when they can.
+
+    What was too little would be so again at once: a reservation for the executions of now, the
+    pool for a capped function that still meets its cap.
+    """
+    running = max(facts.concurrency[-_LATEST:], default=0)
+    for change in planned["changes"]:
+        if change["lever"] != RESERVED_CONCURRENCY:
+            continue
+        name, before = change["resource"].split(":")[6], change["before"]
+        if name != facts.function and name in facts.neighbours:
+            return f"{name} still meets its cap of {change['after']}."
+        if name == facts.function and before and running > max(1, before - 1):
+            return f"It had {before}, too few for {running:.0f} at once."
+    return ""
 
 
 def assess_calm(
@@ -670,8 +711,8 @@ def assess_calm(
         return ended(
             look,
             "relieved",
-            f"{facts.function} is no longer throttled and stays so: {_load(facts)}, "
-            f"{planned['throttles']:.0f} calls refused at the start.",
+            f"{facts.function} is no longer throttled and stays so ({_load(facts)}, "
+            f"{planned['throttles']:.0f} calls refused before).",
         )
     # One that goes up and down resets both counts, so the looks are counted too.
     if (
@@ -769,9 +810,8 @@ def _assess_stop(before: Look, facts: Facts, rules: Mapping[str, float], number:
 
 
 def _words(facts: Facts) -> str:
-    return (
-        f"{facts.throttled_recently:.0f} calls refused in the latest two periods, {_load(facts)}."
-    )
+    refused = f"{facts.throttled_recently:.0f}" if facts.throttled_recently else "No"
+    return f"{refused} calls refused in the latest two periods, {_load(facts)}."
 
 
 def _load(facts: Facts) -> str:

@@ -265,12 +265,12 @@ def test_what_the_person_has_to_do_is_told(error: str, need: str) -> None:
         (
             "NeedsHuman",
             "handed_over",
-            "Handed over. Look. Everything I changed is back as it was.",
+            "Handed over: Look. Everything I changed is back as it was.",
         ),
         (
             "Ineffective",
             "ineffective",
-            "Ineffective. Look. Everything I changed is back as it was.",
+            "Ineffective: Look. Everything I changed is back as it was.",
         ),
     ],
 )

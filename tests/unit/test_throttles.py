@@ -424,6 +424,15 @@ def test_a_loop_is_stopped_and_it_is_said_what_that_means() -> None:
     assert "every call is refused until you have mended it" in found.sentence
 
 
+@pytest.mark.parametrize(
+    "flood", [{"recursions": (7,)}, {"errors": (3000,) * 5, "usual_attempts": 2000.0}]
+)
+def test_a_reservation_cannot_go_below_what_is_provisioned(flood: dict[str, Any]) -> None:
+    found = plan(the(provisioned=(LIVE, replace(LIVE, qualifier="7", requested=4)), **flood))
+    assert found.action == "human"
+    assert "below the 9 that are provisioned for live, 7" in found.sentence
+
+
 @pytest.mark.parametrize("facts", [the(throttled_recently=0), CAUSES[-3][1]])
 def test_what_passes_by_itself_is_watched(facts: Facts) -> None:
     found = plan(facts)
@@ -650,10 +659,6 @@ def test_what_gets_worse_is_told_and_ends_the_watch(changed: dict[str, Any], wor
             quiet(neighbours=("billing",), account_unreserved=(890,) * 5),
             {**PLAN, "neighbours": ["billing"]},
         ),
-        (
-            quiet(neighbours=("reports",), account_unreserved=(890,) * 5),
-            document(POOLED),  # it was capped with a human's yes
-        ),
         (quiet(errors=(3000,) * 5), {**PLAN, "failing_share": 0.6}),
         (quiet(unreserved=99), {**PLAN, "changes": []}),
         (quiet(**{**SILENT, "unreserved": 900}), PLAN),
@@ -663,6 +668,34 @@ def test_what_was_so_before_or_is_not_our_doing_is_not_worse(
     facts: Facts, planned: dict[str, Any]
 ) -> None:
     assert looks([facts] * 5, planned)[-1].verdict == "relieved"
+
+
+def test_a_raise_stays_until_what_was_before_would_do_again() -> None:
+    busy = quiet(concurrency=(9, 12, 12))
+    found = looks([*[busy] * 6, *[quiet(concurrency=(12, 9, 9))] * 9])
+    assert [look.verdict for look in found] == ["wait"] * 10 + ["relieved"]
+    assert found[5].sentence.endswith("It had 10, too few for 12 at once.")
+    assert found[0].done == 0.5
+
+
+def test_a_function_that_has_outgrown_its_reservation_keeps_the_raise_and_a_human_is_told() -> None:
+    found = looks([quiet(concurrency=(12,) * 5)] * 99)
+    assert (found[-1].number, found[-1].verdict) == (31, "contained")
+    assert "so they stay as I set them: whether for good is yours to decide" in found[-1].sentence
+
+
+def test_the_least_reservation_goes_back_when_one_runs_at_once() -> None:
+    planned = document(the(reserved=1, concurrency=(1,) * 5))
+    assert looks([quiet(concurrency=(1,) * 5)] * 5, planned)[-1].verdict == "relieved"
+
+
+def test_the_hogs_cap_stays_until_the_hog_no_longer_meets_it() -> None:
+    capped = the(POOLED, throttled_recently=0, neighbours=("reports",))
+    free = replace(capped, neighbours=())
+    found = looks([*[capped] * 6, *[free] * 9], document(POOLED))
+    assert [look.verdict for look in found] == ["wait"] * 10 + ["relieved"]
+    assert found[0].sentence.endswith("reports still meets its cap of 690.")
+    assert looks([capped] * 99, document(POOLED))[-1].verdict == "contained"
 
 
 PROVISION = document(the(provisioned=(LIVE,)))
@@ -734,7 +767,7 @@ def test_every_watch_ends_whatever_the_function_does(
         assert look.number == number <= 100
         assert 0 <= look.done <= 1
     assert look.verdict in {"relieved", "ineffective", "worse", "protected", "contained"}
-    if look.verdict == "relieved":
+    if look.verdict in {"relieved", "contained"} and planned is not STOP:
         assert refused[(number - 1) % len(refused)] == 0
 
 
@@ -755,8 +788,8 @@ def test_a_function_that_stays_unthrottled_with_its_settings_back_is_relieved() 
     found = calm([0] * 9)
     assert [look.verdict for look in found] == ["wait"] * 4 + ["relieved"]
     assert found[-1].sentence == (
-        "checkout-api is no longer throttled and stays so: 7 of 10 at once, 0% failing, "
-        "3000 calls refused at the start."
+        "checkout-api is no longer throttled and stays so (7 of 10 at once, 0% failing, 3000 calls "
+        "refused before)."
     )
 
 
