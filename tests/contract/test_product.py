@@ -16,6 +16,7 @@ from tools.checks import (
     asl_rules,
     commands,
     contracts,
+    frame,
     house,
     iam_rules,
     layers,
@@ -121,6 +122,10 @@ def test_a_machine_keeps_the_rules(name: str) -> None:
     )
 
     assert told(findings) == []
+
+
+def test_every_runbook_has_the_same_frame() -> None:
+    assert told(frame.check_frame({name: MACHINES[name] for name in CONTRACTS})) == []
 
 
 @pytest.mark.parametrize("name", CONTRACTS)
