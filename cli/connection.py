@@ -12,13 +12,15 @@ from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
 from oncall.errors import BadInput
-from oncall.record import Incident, IncidentStore, incident_from_item
+from oncall.record import IncidentStore, incident_from_item
 from oncall.times import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mypy_boto3_dynamodb.service_resource import Table
+
+    from oncall.incident import Incident
 
 EMULATOR_REGION = "eu-west-1"
 """Where `runbook play` deploys unless a region is set."""

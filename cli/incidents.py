@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cli.connection import Deployed
-    from oncall.record import Incident
+    from oncall.incident import Incident
 
 _LOOK_SECONDS = 1.0
 _WIDE = 220

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall.guards import heed_stop
-from oncall.record import Ask, Entry
+from oncall.incident import Ask, Entry
 from oncall.step import step
 from oncall.times import iso
 

@@ -11,7 +11,7 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
 from oncall import endings
-from oncall.record import Entry
+from oncall.incident import Entry
 from oncall.step import step
 from oncall.times import parse
 

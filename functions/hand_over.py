@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncall import changes, endings
-from oncall.record import Entry
+from oncall.incident import Entry
 from oncall.step import step
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall import guards, targets
-from oncall.errors import GuardRefused
-from oncall.record import Entry, Incident, Run, TargetBusy
+from oncall.errors import GuardRefused, TargetBusy
+from oncall.incident import Entry, Incident, Run
 from oncall.step import logged, services
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from oncall import alarms, dispatch, endings, guards
 from oncall.alarms import Ignore, Misconfigured
 from oncall.dispatch import DispatchSettings
 from oncall.errors import NotFound, OnCallError, SweepIncomplete
-from oncall.record import Entry, Run, change_from_item
+from oncall.incident import Entry, Run
+from oncall.record import change_from_item
 from oncall.step import logged, logger, services
 from oncall.times import parse
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from oncall.alarms import Alarm
     from oncall.dispatch import Prepared
-    from oncall.record import Incident
+    from oncall.incident import Incident
     from oncall.services import Services
 
 YOUNG = timedelta(minutes=1)

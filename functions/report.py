@@ -35,8 +35,8 @@ from oncall.times import iso, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from oncall.incident import Incident
     from oncall.messages import Links, Message
-    from oncall.record import Incident
     from oncall.services import Services
 
 _CLAIM = timedelta(seconds=120)

@@ -16,8 +16,8 @@ from oncall.step import step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oncall.incident import Incident
     from oncall.plans import Look
-    from oncall.record import Incident
     from oncall.services import Services
     from oncall.step import Call
 

@@ -15,9 +15,9 @@ from oncall.step import step
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from oncall.incident import Incident
     from oncall.looking import Judge
     from oncall.plans import Look
-    from oncall.record import Incident
     from oncall.services import Services
     from oncall.step import Call
 

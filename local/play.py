@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from local.slack import FakeSlack
     from local.stories import Story
     from local.watch import Glance, SettingKey
-    from oncall.record import Incident
+    from oncall.incident import Incident
 
 PATIENCE_SECONDS = 90.0
 """From the trouble to the last word told."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from local.playground import Playground
     from local.slack import Message
     from local.stories import Row, Story
-    from oncall.record import Incident
+    from oncall.incident import Incident
 
 _LOOK_SECONDS = 0.4
 _CLEAR_SECONDS = 30

@@ -13,14 +13,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall.errors import NotFound, PutBackFailed, WorldMoved
 from oncall.guards import check_before_change
+from oncall.incident import Change, Entry
 from oncall.levers import LEVERS
-from oncall.record import Change, Entry
 from oncall.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncall.record import Incident, Run
+    from oncall.incident import Incident, Run
     from oncall.services import Services
 
 SAME = "same as before"

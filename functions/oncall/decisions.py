@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall.errors import BadInput, Contended, Denied
-from oncall.record import Entry
+from oncall.incident import Entry
 from oncall.step import logger
 from oncall.times import iso, parse
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import datetime
 
-    from oncall.record import Ask, Incident
+    from oncall.incident import Ask, Incident
     from oncall.services import Services
 
 DECISIONS = ("approve", "reject", "abort", "take_over")

@@ -19,7 +19,7 @@ from oncall import alarms
 from oncall import contract as contracts
 from oncall.alarms import Ignore, Misconfigured
 from oncall.errors import BadInput
-from oncall.record import Entry, Incident
+from oncall.incident import Entry, Incident
 from oncall.times import iso
 
 if TYPE_CHECKING:

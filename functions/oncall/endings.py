@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import timedelta
 
-    from oncall.record import Change, Incident
+    from oncall.incident import Change, Incident
 
 GOOD = frozenset({"resolved", "observed"})
 _OUTCOMES: Mapping[str, str] = {

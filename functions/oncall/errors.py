@@ -3,6 +3,7 @@
 OnCallError
 ├── BadInput        nothing was opened or changed; the sentence says what to give instead
 ├── GuardRefused    a guard says no; what the run changed is put back
+│   └── TargetBusy  another incident holds the target
 ├── Aborted         a person stopped the run; what it changed is put back
 ├── TakenOver       a person took the run over; what it changed stays, with the commands to undo it
 ├── Rejected        an approver said no to the plan
@@ -32,6 +33,14 @@ class BadInput(OnCallError):
 
 class GuardRefused(OnCallError):
     """A guard refuses; the sentence gives the numbers and says how to lift it."""
+
+
+class TargetBusy(GuardRefused):
+    """Another incident holds the target; ``holder`` is its id."""
+
+    def __init__(self, message: str, holder: str) -> None:
+        super().__init__(message)
+        self.holder = holder
 
 
 class Aborted(OnCallError):

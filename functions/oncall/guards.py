@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oncall.contract import Contract
-    from oncall.record import Incident, Run
+    from oncall.incident import Incident, Run
     from oncall.services import Services
 
 OPT_IN_TAG = "runbook-automation"

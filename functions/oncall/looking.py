@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from oncall import endings
 from oncall.errors import Contained, Ineffective, Recurred, WorldMoved
 from oncall.guards import heed_stop, heed_switches
+from oncall.incident import Entry
 from oncall.plans import Look
-from oncall.record import Entry
 from oncall.times import iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from oncall.record import Incident
+    from oncall.incident import Incident
     from oncall.services import Services
     from oncall.step import Call
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from oncall.record import Change, Entry, Incident
+    from oncall.incident import Change, Entry, Incident
 
 type Block = dict[str, Any]
 

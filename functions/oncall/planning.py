@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from oncall import contract as contracts
 from oncall.errors import NeedsHuman
 from oncall.guards import heed_stop
-from oncall.record import Entry
+from oncall.incident import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationTypeDef
 
-    from oncall.record import Change
+    from oncall.incident import Change
     from oncall.services import Services
 
 BACK_PRESSURE_TAG = "runbook:back-pressure"

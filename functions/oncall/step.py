@@ -16,7 +16,7 @@ from aws_lambda_powertools import Logger
 
 from oncall import changes
 from oncall.errors import OnCallError
-from oncall.record import Run
+from oncall.incident import Run
 from oncall.services import Services, Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 from local.aws import AwsAccount
 from local.pagerduty import FakePagerDuty
 from local.slack import FakeSlack
-from oncall.record import Ask, Change, Entry, Incident, IncidentStore, Run
+from oncall.incident import Ask, Change, Entry, Incident, Run
+from oncall.record import IncidentStore
 from oncall.secret_values import SecretValues
 from oncall.services import Services, Settings
 from report import Reporter, ReportSettings

@@ -21,7 +21,7 @@ from local.aws.cloudwatch import CloudWatch, Settings
 from local.playground import FAST, IAM_APPROVER, ROOT, Playground
 from local.stories import STORIES
 from local.watch import Watch
-from oncall.record import Ask, Change, Entry, Incident, Run
+from oncall.incident import Ask, Change, Entry, Incident, Run
 
 ACCOUNT = "555555555555"
 TARGET = f"arn:aws:sqs:us-east-1:{ACCOUNT}:orders"

@@ -23,7 +23,7 @@ import reconcile
 from oncall import alarms, changes
 from oncall.dispatch import DispatchSettings
 from oncall.errors import LockLost, SweepIncomplete
-from oncall.record import Ask, Change, Entry, Incident, Run
+from oncall.incident import Ask, Change, Entry, Incident, Run
 from oncall.services import Services, Settings
 from oncall.step import Call
 from oncall.times import iso

@@ -23,7 +23,7 @@ from local.slack import Click
 from oncall import decisions
 from oncall.decisions import Decision
 from oncall.errors import BadInput, Denied, NotFound
-from oncall.record import Entry
+from oncall.incident import Entry
 from receive_decision import SlackSettings, take_click
 from tests.integration.reporting import (
     ALICE,

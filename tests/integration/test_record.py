@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from local.aws import EmbeddedAws
-from oncall.errors import GuardRefused, LockLost, NotFound
-from oncall.record import Ask, Change, Entry, Incident, IncidentStore, Run, TargetBusy
+from oncall.errors import GuardRefused, LockLost, NotFound, TargetBusy
+from oncall.incident import Ask, Change, Entry, Incident, Run
+from oncall.record import IncidentStore
 from tests.unit.table import TableInMemory
 
 HOUR = timedelta(hours=1)

@@ -12,7 +12,7 @@ from local.aws import AwsAccount
 from local.slack import Message
 from oncall.decisions import Decision, decide
 from oncall.errors import NotDelivered
-from oncall.record import Entry
+from oncall.incident import Entry
 from tests.integration.reporting import (
     ALARM,
     ALICE,

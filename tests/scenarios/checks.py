@@ -7,7 +7,7 @@ from typing import Any
 
 from local.playground import STACK
 from oncall import messages
-from oncall.record import Incident
+from oncall.incident import Incident
 from tests.scenarios.scene import RUN, Part, said
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually

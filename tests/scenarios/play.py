@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from oncall.record import Change, Entry, Incident, Run
+from oncall.incident import Change, Entry, Incident, Run
 from oncall.times import iso
 from tests.scenarios.checks import Checks
 from tests.scenarios.scene import Part, Scene

@@ -11,7 +11,7 @@ from typing import Any
 from local.block_kit import texts_of
 from local.playground import STACK
 from local.slack import Message
-from oncall.record import Incident
+from oncall.incident import Incident
 from tests.scenarios.story import Story, picture
 from tests.scenarios.targets import Target
 from tests.scenarios.world import WIND_DOWN, World, eventually

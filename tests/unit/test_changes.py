@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from oncall import changes, endings, levers
 from oncall.changes import Planned
 from oncall.errors import Aborted, GuardRefused, LockLost, PutBackFailed, TakenOver, WorldMoved
-from oncall.record import Entry
+from oncall.incident import Entry
 from tests.unit.table import Killed
 from tests.unit.world import (
     FUNCTION,

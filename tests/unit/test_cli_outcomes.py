@@ -14,7 +14,7 @@ from local.play import Played
 from local.slack import FakeSlack
 from local.stories import STORIES
 from oncall.errors import BadInput
-from oncall.record import Change, Entry, Incident
+from oncall.incident import Change, Entry, Incident
 from oncall.times import iso, parse, utc_now
 
 START = "2026-11-23T03:00:00.000Z"

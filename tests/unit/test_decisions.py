@@ -9,7 +9,7 @@ import pytest
 from oncall import decisions
 from oncall.decisions import Decision
 from oncall.errors import BadInput, Denied
-from oncall.record import Ask, Entry, Incident
+from oncall.incident import Ask, Entry, Incident
 
 NOW = datetime(2026, 11, 23, 3, 2, tzinfo=UTC)
 DEADLINE = "2026-11-23T03:12:00.000Z"

@@ -14,7 +14,7 @@ import oncall
 from oncall import endings
 from oncall.endings import Ending
 from oncall.errors import OnCallError
-from oncall.record import Change, Incident
+from oncall.incident import Change, Incident
 
 OUTCOMES = {
     "Aborted": "aborted",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from local.block_kit import block_errors, texts_of, total_text
 from oncall import messages
+from oncall.incident import Change, Entry, Incident
 from oncall.messages import Links
-from oncall.record import Change, Entry, Incident
 
 NOW = datetime(2026, 11, 23, 3, 2, 30, tzinfo=UTC)
 AT = "2026-11-23T03:02:00.000Z"

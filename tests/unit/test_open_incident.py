@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import open_incident
-from oncall.errors import BadInput, GuardRefused
-from oncall.record import Entry, Run, TargetBusy
+from oncall.errors import BadInput, GuardRefused, TargetBusy
+from oncall.incident import Entry, Run
 from open_incident import LEASE_MARGIN
 from tests.unit.table import Killed
 from tests.unit.world import (

@@ -11,7 +11,7 @@ import pytest
 
 from oncall import step as steps
 from oncall.errors import NeedsHuman
-from oncall.record import Run
+from oncall.incident import Run
 from oncall.services import Services, Settings
 from oncall.step import Call, step
 from tests.unit.world import a_world

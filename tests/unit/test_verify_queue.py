@@ -24,9 +24,9 @@ from oncall.errors import (
     Recurred,
     WorldMoved,
 )
+from oncall.incident import Entry
 from oncall.plans import Look
 from oncall.queues import Facts
-from oncall.record import Entry
 from oncall.step import Call
 from tests.unit.table import Killed
 from tests.unit.world import CONTRACT, DLQ, FUNCTION, MAPPING, PARAMETER, QUEUE, World, a_world

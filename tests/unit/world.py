@@ -10,7 +10,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from oncall import contract as contracts
-from oncall.record import Entry, Incident, IncidentStore, Run
+from oncall.incident import Entry, Incident, Run
+from oncall.record import IncidentStore
 from oncall.services import Services, Settings
 from tests.unit.table import Death, TableInMemory
 

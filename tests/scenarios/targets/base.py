@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from oncall.record import Change
+from oncall.incident import Change
 from tests.scenarios.world import Metric, World
 
 OPT_IN: Mapping[str, str] = {"runbook-automation": "enabled"}

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, Self
 
 from oncall import levers
-from oncall.record import Change
+from oncall.incident import Change
 from tests.scenarios.targets import parts
 from tests.scenarios.targets.base import OPT_IN, Target
 from tests.scenarios.world import Metric, World
