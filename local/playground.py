@@ -108,8 +108,6 @@ class Playground:
         assert self.aws is not None  # noqa: S101 -- set by __enter__
         return self.aws
 
-    _account = account  # tests/benchmark says it so
-
     def load(self, **options: Any) -> LoadGenerator:
         """Return a load generator against the pilot."""
         return LoadGenerator(

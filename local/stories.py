@@ -140,7 +140,7 @@ _THROTTLES = Story(
     steady=Load(
         "2 orders a second by the API", lambda load, seconds: load.steady(2, seconds, "api")
     ),
-    # Enough to last until the change; relieved, it is over before the reservation goes back.
+    # Enough to last until the change; the reservation goes back when one execution would do again.
     trouble=Load(
         "5 callers send 70 orders by the API",
         lambda load, seconds: load.burst(70, callers=5, seconds=seconds),

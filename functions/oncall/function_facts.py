@@ -89,6 +89,7 @@ def _queries(name: str) -> dict[str, metrics.Query]:
         "mean_duration": _of(name, "Duration", "Average"),
         "slowest": _of(name, "Duration", "p99"),
         "recursions": _of(name, "RecursiveInvocationsDropped", "Sum"),
+        "account_concurrency": metrics.query("AWS/Lambda", "ConcurrentExecutions", "Maximum"),
         "account_unreserved": metrics.query(
             "AWS/Lambda", "UnreservedConcurrentExecutions", "Maximum"
         ),

@@ -111,6 +111,8 @@ class Facts:
     """99th percentile of each period."""
     recursions: Sequence[float] = field(default_factory=tuple)
     """Invocations that Lambda has dropped because the function had called itself 16 times."""
+    account_concurrency: Sequence[float] = field(default_factory=tuple)
+    """Concurrency in use by all functions."""
     account_unreserved: Sequence[float] = field(default_factory=tuple)
     """Concurrency in use by all functions without a reservation."""
 
@@ -196,13 +198,11 @@ def seen(facts: Facts) -> dict[str, Any]:
 
 def evidence(facts: Facts) -> tuple[str, ...]:
     """Return the numbers that a human would ask for; what is missing is said to be."""
-    running = "unknown" if facts.peak is None else f"{facts.peak:.0f}"
     reserved = "none" if facts.reserved is None else str(facts.reserved)
-    used = "unknown" if facts.pool_used is None else f"{facts.pool_used:.0f}"
     lines = [
         (
             f"{_rate(facts, facts.throttles)} refused, {_rate(facts, facts.invocations)} served, "
-            f"{running} at once at most"
+            f"{_most(facts.concurrency)} at once at most"
         ),
         (
             f"reserved {reserved}, failing {percent(facts.failing_share)}, "
@@ -210,8 +210,9 @@ def evidence(facts: Facts) -> tuple[str, ...]:
             f"99% within {ms(max(facts.slowest, default=None))}"
         ),
         (
-            f"account: limit {facts.account_limit}, {facts.unreserved} of it unreserved, "
-            f"{used} of these in use, floor {facts.account_floor}"
+            f"account: {_most(facts.account_concurrency)} of {facts.account_limit} in use, "
+            f"{_most(facts.account_unreserved)} of {facts.unreserved} unreserved, floor "
+            f"{facts.account_floor}"
         ),
         f"invoked by {', '.join(facts.invokers) or 'nothing that its configuration names'}",
     ]
@@ -818,6 +819,10 @@ def _load(facts: Facts) -> str:
     running = f"{facts.concurrency[-1]:.0f}" if facts.concurrency else "unknown"
     limit = "" if facts.reserved is None else f" of {facts.reserved}"
     return f"{running}{limit} at once, {percent(facts.failing_share)} failing"
+
+
+def _most(series: Sequence[float]) -> str:
+    return f"{max(series):.0f}" if series else "unknown"
 
 
 def _rate(facts: Facts, series: Sequence[float]) -> str:

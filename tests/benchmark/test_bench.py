@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from local.playground import ROOT, Playground
+from local.stories import STORIES
 from oncall.times import parse
 
 PRICE_OF_A_TRANSITION = 0.025 / 1000
@@ -71,17 +72,21 @@ def handler(event, context):
 console = Console(width=100)
 
 
-@pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Play the saturation once, cold, then let the floor react to an alarm of its own."""
-    with Playground() as ground:
+@pytest.fixture(scope="module", params=["queue-saturation", "lambda-throttles"])
+def story(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Play a runbook's story once, cold, then let the floor react to an alarm of its own."""
+    told = STORIES[request.param]
+    with Playground(pilot_parameters=told.pilot) as ground:
         stop = threading.Event()
         load = ground.load(stop=stop)
-        threading.Thread(target=lambda: load.steady(15, 90), daemon=True).start()
+        threading.Thread(target=lambda: told.steady.send(load, 90), daemon=True).start()
         time.sleep(6)
-        load.spike(400)
-        machine = ground.outputs["QueueSaturationMachine"]
-        states = ground._account.client("stepfunctions")
+        threading.Thread(target=lambda: told.trouble.send(load, 60), daemon=True).start()
+        words = told.runbook.split("-")
+        machine = ground.outputs["".join(map(str.capitalize, words)) + "Machine"]
+        states = ground.account.client("stepfunctions")
         execution = _ended(states, machine)
         stop.set()
         incident = ground.store.load(execution.rsplit(":", 1)[-1])
@@ -95,6 +100,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             if event["type"].endswith("StateEntered")
         ]
         return {
+            "id": told.id,
             "outcome": incident.outcome,
             "reaction": (parse(changed) - fired).total_seconds(),
             "floor": _floor(ground, tmp_path_factory.mktemp("floor")),
@@ -122,7 +128,7 @@ def _floor(ground: Playground, folder: Path) -> float:
     (folder / "code").mkdir()
     (folder / "template.yaml").write_text(_FLOOR_TEMPLATE, encoding="utf-8")
     (folder / "code" / "floor.py").write_text(_FLOOR_CODE, encoding="utf-8")
-    aws = ground._account
+    aws = ground.account
     aws.deploy("floor", folder / "template.yaml", {"Mapping": ground.pilot.worker_mapping_id})
     cloudwatch = aws.client("cloudwatch")
     cloudwatch.put_metric_alarm(
@@ -155,7 +161,7 @@ def _floor(ground: Playground, folder: Path) -> float:
 
 def _billed(ground: Playground) -> tuple[int, int]:
     """Return how many invocations there were and their billed milliseconds."""
-    logs = ground._account.client("logs")
+    logs = ground.account.client("logs")
     pages = logs.get_paginator("filter_log_events").paginate(logGroupName="/runbooks/runbooks")
     billed = [
         int(found[1])
@@ -170,7 +176,7 @@ def _billed(ground: Playground) -> tuple[int, int]:
 def test_reaction(story: dict[str, Any]) -> None:
     ratio = story["reaction"] / story["floor"]
     console.print(
-        f"\nalarm → first change: {story['reaction']:.2f} s cold, a bare Lambda "
+        f"\n{story['id']}: alarm → first change: {story['reaction']:.2f} s cold, a bare Lambda "
         f"{story['floor']:.2f} s, so {ratio:.1f} times the floor"
     )
     assert story["outcome"] == "resolved"
@@ -185,7 +191,7 @@ def test_price_of_an_incident(story: dict[str, Any]) -> None:
     compute = milliseconds / 1000 * MEMORY_GIGABYTES * PRICE_OF_A_GIGABYTE_SECOND
     total = workflow + compute + count * PRICE_OF_A_REQUEST
     console.print(
-        f"\nan incident with {story['looks']} looks: {transitions} transitions "
+        f"\n{story['id']}: an incident with {story['looks']} looks: {transitions} transitions "
         f"(${workflow:.5f}), {count} invocations of {milliseconds} ms at "
         f"{MEMORY_GIGABYTES * 1024:.0f} MB (${total - workflow:.5f}): ${total:.5f} in all"
     )

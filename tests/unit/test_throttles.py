@@ -40,6 +40,7 @@ CAPPED = Facts(
     duration=(100,) * 5,
     mean_duration=(100,) * 5,
     slowest=(300,) * 5,
+    account_concurrency=(60,) * 5,
     account_unreserved=(50,) * 5,
 )
 """At its reservation of 10, healthy: 110 calls a second of 100 ms each, 10 of them refused."""
@@ -70,6 +71,7 @@ SILENT: dict[str, Any] = {
             "duration",
             "mean_duration",
             "slowest",
+            "account_concurrency",
             "account_unreserved",
         ),
         (),
@@ -242,7 +244,7 @@ def test_the_evidence_holds_the_numbers() -> None:
     assert throttles.evidence(facts) == (
         "200/s refused, 1000/s served, 100 at once at most",
         "reserved none, failing 0%, 100 ms a call (usually 100 ms), 99% within 300 ms",
-        "account: limit 1000, 900 of it unreserved, 890 of these in use, floor 100",
+        "account: 60 of 1000 in use, 890 of 900 unreserved, floor 100",
         "invoked by apigateway.amazonaws.com",
         "most concurrency besides: reports 700, billing 200",
         "live: 5 of 5 provisioned (READY), 300 calls found none",
@@ -255,7 +257,7 @@ def test_the_evidence_says_what_is_missing_and_never_calls_it_zero() -> None:
     lines = throttles.evidence(the(**SILENT, invokers=(), usual_duration=None, updating=True))
     assert lines[0].startswith("unknown (no datapoints) refused, unknown (no datapoints) served")
     assert "failing unknown, unknown a call (usually unknown), 99% within unknown" in lines[1]
-    assert "unknown of these in use" in lines[2]
+    assert lines[2] == "account: unknown of 1000 in use, unknown of 900 unreserved, floor 100"
     assert lines[3] == "invoked by nothing that its configuration names"
     assert lines[-1] == "a deployment is under way: its code is updated"
 

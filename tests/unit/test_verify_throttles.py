@@ -27,6 +27,7 @@ BUSY: dict[str, list[float]] = {
     "mean_duration": [100.0] * 5,
     "slowest": [300.0] * 5,
     "recursions": [0.0] * 5,
+    "account_concurrency": [60.0] * 5,
     "account_unreserved": [50.0] * 5,
 }
 
