@@ -12,7 +12,8 @@ from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
 from oncall.errors import BadInput
-from oncall.record import IncidentStore, incident_from_item
+from oncall.items import incident_from_item
+from oncall.record import IncidentStore
 from oncall.times import utc_now
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from oncall.alarms import Ignore, Misconfigured
 from oncall.dispatch import DispatchSettings
 from oncall.errors import NotFound, OnCallError, SweepIncomplete
 from oncall.incident import Entry, Run
-from oncall.record import change_from_item
+from oncall.items import change_from_item
 from oncall.step import logged, logger, services
 from oncall.times import parse
 
