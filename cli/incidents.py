@@ -14,7 +14,8 @@ from rich.table import Table
 from cli.outcomes import BAD_INPUT, FAILED, exit_code
 from oncall import contract as contracts
 from oncall.errors import BadInput, NotFound
-from oncall.messages import links_of, report_json, report_key, report_markdown
+from oncall.links import links_of
+from oncall.reports import report_json, report_key, report_markdown
 from oncall.times import parse, utc_now
 
 if TYPE_CHECKING:

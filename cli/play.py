@@ -18,8 +18,8 @@ from local.emulator import running_aws
 from local.play import play
 from local.playground import Playground
 from local.stories import STORIES
-from oncall.changes import tell
 from oncall.errors import BadInput
+from oncall.words import tell
 
 if TYPE_CHECKING:
     from local.play import Played

@@ -25,11 +25,11 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.signature import Clock, SignatureVerifier
 from slack_sdk.webhook import WebhookClient
 
-from oncall import messages
 from oncall.decisions import DECISIONS, EXAMPLE, Decision, decide, parse_decision, redeliver
 from oncall.errors import BadInput, OnCallError
 from oncall.secret_values import SecretValues
 from oncall.step import logged, logger, services
+from oncall.texts import escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -192,7 +192,7 @@ def _tell(response_url: str, text: str, settings: SlackSettings) -> None:
         return
     try:
         answer = WebhookClient(response_url, timeout=_FEEDBACK_SECONDS, retry_handlers=[]).send(
-            text=messages.escape(text), response_type="ephemeral", replace_original=False
+            text=escape(text), response_type="ephemeral", replace_original=False
         )
     except (SlackClientError, OSError, ValueError) as error:
         logger.warning("could not tell the person", extra={"reason": type(error).__name__})

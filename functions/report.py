@@ -25,9 +25,12 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oncall import messages
+from oncall import messages, pages
 from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
 from oncall.errors import NotDelivered, NotFound
+from oncall.headline import told_elsewhere
+from oncall.links import links_of
+from oncall.reports import report_json, report_key, report_link, report_markdown
 from oncall.secret_values import SecretValues
 from oncall.step import logged, logger, services
 from oncall.times import iso, parse
@@ -36,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from oncall.incident import Incident
-    from oncall.messages import Links, Message
+    from oncall.links import Links
+    from oncall.messages import Message
     from oncall.services import Services
 
 _CLAIM = timedelta(seconds=120)
@@ -240,7 +244,7 @@ class Reporter:
         return []
 
     def _links(self, incident: Incident, told: Told) -> Links:
-        return messages.links_of(
+        return links_of(
             incident,
             docs_url=self._settings.docs_url,
             report=told.get("report").get("url", ""),
@@ -254,28 +258,28 @@ class Reporter:
         bucket = self._settings.bucket
         if not bucket or incident.status == "open":
             return
-        document = messages.report_json(incident)
+        document = report_json(incident)
         digest = hashlib.sha256(document.encode()).hexdigest()
         if told.get("report").get("digest") == digest:
             return
-        text = messages.report_markdown(incident, self._links(incident, told))
+        text = report_markdown(incident, self._links(incident, told))
         for name, body, kind in (
             ("record.json", document, "application/json"),
             ("report.md", text, "text/markdown; charset=utf-8"),
         ):
             self._aws.client("s3").put_object(
                 Bucket=bucket,
-                Key=messages.report_key(incident, name),
+                Key=report_key(incident, name),
                 Body=body.encode(),
                 ContentType=kind,
             )
-        link = messages.report_link(incident, bucket, self._aws.settings.region)
+        link = report_link(incident, bucket, self._aws.settings.region)
         told.remember("report", digest=digest, url=link)
 
     # Slack
 
     def _tell_slack(self, incident: Incident, told: Told) -> None:
-        if not self._settings.slack_secret or messages.told_elsewhere(incident):
+        if not self._settings.slack_secret or told_elsewhere(incident):
             return
         token = self._secret(self._settings.slack_secret, "bot_token")
         channel = told.get("slack").get("channel") or self._settings.slack_channel
@@ -393,7 +397,7 @@ class Reporter:
         known = told.get("pagerduty")
         sent = list(known.get("sent", []))
         opened = dict(known.get("opened", {}))
-        waiting = messages.pages(incident, sent, opened)
+        waiting = pages.lacking(incident, sent, opened)
         if not waiting:
             return
         arn = self._settings.pagerduty_secret

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from local.emulator import RunningAws
 from local.playground import IAM_APPROVER, STACK
-from oncall.changes import tell
 from oncall.errors import NotFound
+from oncall.headline import told_elsewhere
 from oncall.levers import LEVERS
-from oncall.messages import told_elsewhere
 from oncall.services import Services, Settings
 from oncall.times import parse
+from oncall.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

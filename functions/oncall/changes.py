@@ -16,6 +16,7 @@ from oncall.guards import check_before_change
 from oncall.incident import Change, Entry
 from oncall.levers import LEVERS
 from oncall.times import iso
+from oncall.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,15 +48,6 @@ class Planned:
     def put_back_to(self) -> Any:
         """The value that the setting goes back to."""
         return self.before if self.original == SAME else self.original
-
-
-def tell(value: Any) -> str:
-    """Say a lever's value in words: ``none`` for "not set", ``on``/``off`` for switches."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
 
 
 def planned_for(incident: Incident, plan_hash: str, lever: str) -> Planned:

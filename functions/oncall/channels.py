@@ -19,7 +19,9 @@ from slack_sdk.http_retry.builtin_handlers import (
 )
 
 if TYPE_CHECKING:
-    from oncall.messages import Links, Message, Page
+    from oncall.links import Links
+    from oncall.messages import Message
+    from oncall.pages import Page
 
 TIMEOUT_SECONDS = 5
 _PAYLOAD_ERRORS = frozenset(

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncall.changes import tell
+from oncall.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

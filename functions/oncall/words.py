@@ -1,8 +1,8 @@
-"""Numbers in words, alike in every runbook; what is unknown is said to be."""
+"""Numbers and settings in words, alike in every runbook; what is unknown is said to be."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,3 +44,12 @@ def duration(seconds: float) -> str:
     if minutes < 2:  # noqa: PLR2004 -- two minutes
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004 -- two hours
+
+
+def tell(value: Any) -> str:
+    """Say a lever's value in words: ``none`` for "not set", ``on``/``off`` for switches."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)

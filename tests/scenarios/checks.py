@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from local.playground import STACK
-from oncall import messages
+from oncall.headline import emoji, told_elsewhere
 from oncall.incident import Incident
+from oncall.texts import clean
 from tests.scenarios.scene import RUN, Part, said
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
@@ -28,7 +29,7 @@ class Checks(Part):
         def behind() -> list[str]:
             late = []
             for incident in self.scene.incidents():
-                if messages.told_elsewhere(incident):
+                if told_elsewhere(incident):
                     continue
                 state = self.world.store.report_state(incident.id)
                 told = state.get("slack", {}).get("seq", 0)
@@ -191,7 +192,7 @@ class Checks(Part):
         }
         assert len(alarms - {""}) == then["alarms"], sorted(alarms)
         # Two alarms may start a run each before one has the lock; the other then joins it.
-        working = [one for one in self.scene.incidents() if not messages.told_elsewhere(one)]
+        working = [one for one in self.scene.incidents() if not told_elsewhere(one)]
         assert len(working) <= then["targets"] + 1, [one.id for one in working]
         about = [page for page in self.scene.pages() if page.startswith("many targets")]
         assert len(about) == 1, self.scene.pages()
@@ -231,17 +232,17 @@ class Checks(Part):
         return str(found["StackResourceDetail"]["PhysicalResourceId"])
 
     def _told_the_end(self, incident: Incident) -> None:
-        if messages.told_elsewhere(incident) or self.scene.story.then.get("untold"):
+        if told_elsewhere(incident) or self.scene.story.then.get("untold"):
             return
         state = self.world.store.report_state(incident.id)
         shown = [m for m in self.world.slack.messages if m.ts == state["slack"]["ts"]]
         assert shown, f"Slack has no message on {incident.id}"
         if incident.parent:
-            assert messages.emoji(incident) in said(shown[0])
+            assert emoji(incident) in said(shown[0])
             return
         thread = "\n".join(said(message) for message in self.world.slack.thread(shown[0].ts))
         # Slack shows a time of day in the reader's own zone, and of a refusal one sentence.
-        sentence = messages.clean(incident.summary).partition(". ")[0]
+        sentence = clean(incident.summary).partition(". ")[0]
         end = _MOMENT.split(sentence[:80])[0]
         assert end in thread, f"Slack does not say {end!r}:\n{thread}"
 

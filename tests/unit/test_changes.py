@@ -13,6 +13,7 @@ from oncall import changes, endings, levers
 from oncall.changes import Planned
 from oncall.errors import Aborted, GuardRefused, LockLost, PutBackFailed, TakenOver, WorldMoved
 from oncall.incident import Entry
+from oncall.words import tell
 from tests.unit.table import Killed
 from tests.unit.world import (
     FUNCTION,
@@ -114,14 +115,14 @@ def test_a_change_is_made_leased_and_told(change: Planned) -> None:
     assert lease is not None
     assert lease.incident == world.run.incident
     assert lease.expires_at == world.load().lease_until
-    step = f"{change.name} from {changes.tell(change.before)} to {changes.tell(change.after)}"
+    step = f"{change.name} from {tell(change.before)} to {tell(change.after)}"
     assert world.texts("intended") == [f"About to set {step}."]
     assert world.texts("changed") == [f"Set {step}: {change.why}."]
     changed = next(entry for entry in world.load().entries if entry.kind == "changed")
     assert changed.data["undo"] == record.undo
     assert changed.data["by_hand"] == lever.command(change.resource, change.after)
     assert world.load().phase == "acting"
-    assert f"it goes back to {changes.tell(change.before)}" in world.load().doing
+    assert f"it goes back to {tell(change.before)}" in world.load().doing
 
 
 @pytest.mark.parametrize("change", EVERY, ids=str)
@@ -523,7 +524,7 @@ def test_the_lease_lasts_as_long_as_the_incidents_own() -> None:
     [(None, "none"), (True, "on"), (False, "off"), (0, "0"), (20, "20"), ("off", "off")],
 )
 def test_a_value_is_told_in_words(value: Any, words: str) -> None:
-    assert changes.tell(value) == words
+    assert tell(value) == words
 
 
 def test_a_value_that_aws_refuses_means_that_the_world_has_moved() -> None:

@@ -1,78 +1,25 @@
-import html
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local.block_kit import block_errors, texts_of, total_text
 from oncall import messages
-from oncall.incident import Change, Entry, Incident
-from oncall.messages import Links
-
-NOW = datetime(2026, 11, 23, 3, 2, 30, tzinfo=UTC)
-AT = "2026-11-23T03:02:00.000Z"
-DEADLINE = "2026-11-23T03:12:00.000Z"
-EXECUTION = "arn:{p}:states:{r}:123456789012:execution:queue-saturation:orders-1"
-LINKS = Links(execution="https://example.com/e", report="https://example.com/r")
-NASTY = "<!channel> `rm` *b* \u202egnp.exe\n*What I need*  nothing & <https://evil.example|x> @here"
-
-
-def an_incident(**fields: Any) -> Incident:
-    return Incident(
-        **{
-            "id": "orders-1",
-            "runbook": "queue-saturation",
-            "title": "A queue fills up",
-            "target": "arn:aws:sqs:us-east-1:123456789012:orders",
-            "target_name": "orders",
-            "mode": "auto",
-            "trigger": {"kind": "alarm", "alarm": {"name": "deep", "arn": "arn:alarm"}},
-            "execution": EXECUTION.format(p="aws", r="us-east-1"),
-            "fence": 1,
-            "started_at": AT,
-            "updated_at": AT,
-            "happened": "orders: 12,900 wait. The cap is reached.",
-            "doing": "Raised the cap. It goes back.",
-            "need": "Nothing.",
-            **fields,
-        }
-    )
-
-
-def a_change(**fields: Any) -> Change:
-    return Change(
-        **{
-            "lever": "reserved-concurrency",
-            "resource": "arn:f",
-            "name": "worker cap",
-            "before": 20,
-            "after": 60,
-            "why": "busy",
-            "undo": "aws lambda put-function-concurrency …",
-            "expires_at": DEADLINE,
-            "state": "applied",
-            **fields,
-        }
-    )
-
-
-def asking(**fields: Any) -> Incident:
-    ask = {"id": "q1", "deadline": DEADLINE, "state": "waiting", "level": 1, "people": 1}
-    plan = {
-        "changes": [
-            {"name": "worker cap", "before": 20, "after": None, "why": "busy", "lever": "x"}
-        ]
-    }
-    return an_incident(**{"phase": "waiting", "ask": ask, "plan": plan, "mode": "ask", **fields})
-
-
-def an_entry(seq: int = 1, kind: str = "verified", text: str = "Better.", **fields: Any) -> Entry:
-    return Entry(**{"id": f"e{seq}", "kind": kind, "text": text, "at": AT, "seq": seq, **fields})
+from oncall.headline import headline
+from oncall.incident import Incident
+from oncall.texts import MORE
+from tests.unit.incidents import (
+    DEADLINE,
+    LINKS,
+    NASTY,
+    NOW,
+    a_change,
+    an_entry,
+    an_incident,
+    asking,
+)
 
 
 def shown(message: messages.Message) -> str:
@@ -85,27 +32,6 @@ def labels(incident: Incident) -> list[str]:
     return [e["text"]["text"] for b in blocks if b["type"] == "actions" for e in b["elements"]]
 
 
-def test_the_first_line_says_what_is_and_what_i_do() -> None:
-    assert (
-        messages.headline(an_incident(phase="acting")) == "🔵 orders: 12,900 wait. Raised the cap."
-    )
-
-
-def test_while_it_waits_the_first_line_asks_with_a_clock_time() -> None:
-    line = messages.headline(asking())
-    assert line == "🟠 Your decision by 03:12 UTC, please. orders: 12,900 wait."
-
-
-def test_the_target_is_named_once() -> None:
-    assert messages.headline(an_incident(happened="It is full.", doing="")).count("orders") == 1
-
-
-def test_an_old_question_does_not_ask_after_the_run_went_on() -> None:
-    incident = replace(asking(), phase="handed_over")
-    assert messages.headline(incident).startswith("🔴")
-    assert labels(incident) == []
-
-
 def test_each_state_has_its_buttons() -> None:
     assert labels(asking()) == ["Approve", "Reject", "Take over"]
     assert labels(an_incident(phase="acting")) == ["Take over", "Abort and put back"]
@@ -114,6 +40,10 @@ def test_each_state_has_its_buttons() -> None:
     assert labels(an_incident(phase="acting", stop={"kind": "abort"})) == []
     closed = an_incident(status="closed", phase="closed", outcome="resolved")
     assert labels(closed) == []
+
+
+def test_an_old_question_has_no_buttons_after_the_run_went_on() -> None:
+    assert labels(replace(asking(), phase="handed_over")) == []
 
 
 def test_a_button_names_ids_alone_and_asks_before_it_changes_production() -> None:
@@ -170,16 +100,12 @@ def test_a_decision_names_the_person_and_a_claimed_identity_is_marked() -> None:
     assert "(by invoke)" in text
 
 
-def test_a_name_that_only_looks_like_markup_is_no_person() -> None:
-    assert messages.person("U0ALICE> <!channel") == "U0ALICE&gt; &lt;!channel"
-
-
 def test_a_storm_counts_what_it_gathers_and_keeps_it_out_of_the_thread() -> None:
     gathered = tuple(
         an_entry(n, "joined", "joined", data={"incident": f"i{n % 2}"}) for n in range(1, 4)
     )
     storm = an_incident(entries=gathered)
-    assert "2 incidents at once." in messages.headline(storm)
+    assert "2 incidents at once." in headline(storm)
     assert messages.replies(storm, 0, LINKS, mention="", now=NOW) == []
 
 
@@ -267,101 +193,12 @@ def test_no_text_from_outside_becomes_markup_or_breaks_a_limit(text: str) -> Non
         message.text.encode()
 
 
-def test_text_keeps_its_meaning() -> None:
-    assert html.unescape(messages.escape("a < b && c > d")) == "a < b && c > d"
-    assert messages.code("a`b") == "`a'b`"
-
-
-def test_what_is_cut_says_so() -> None:
-    cut = messages.clean("x" * 2_000)
-    assert len(cut) <= messages.MAX_SENTENCE
-    assert cut.endswith(messages.MORE)
-
-
 def test_too_much_is_trimmed_to_slacks_limits() -> None:
     sections = [messages._section("\n".join(["y" * 100] * 40)) for _ in range(60)]
     fitted = messages.within_limits(sections)
     assert block_errors(fitted) == []
     assert total_text(fitted) <= messages.MAX_TOTAL
-    assert messages.MORE in fitted[0]["text"]["text"]
-
-
-def test_links_live_in_the_arns_partition_and_region() -> None:
-    hosts = {
-        "aws": "https://eu-west-1.console.aws.amazon.com/",
-        "aws-cn": "https://eu-west-1.console.amazonaws.cn/",
-        "aws-us-gov": "https://eu-west-1.console.amazonaws-us-gov.com/",
-    }
-    for partition, host in hosts.items():
-        incident = an_incident(
-            execution=EXECUTION.format(p=partition, r="eu-west-1"),
-            trigger={"alarm": {"arn": f"arn:{partition}:cloudwatch:eu-west-1:1:alarm:a b<c"}},
-        )
-        links = messages.links_of(incident, docs_url="https://d.example.com/{runbook}.md")
-        assert links.execution.startswith(f"{host}states/home?region=eu-west-1#/v2/executions")
-        assert links.alarm == f"{host}cloudwatch/home?region=eu-west-1#alarmsV2:alarm/a%20b%3Cc"
-        assert links.runbook == "https://d.example.com/queue-saturation.md"
-
-
-def test_a_link_that_cannot_be_made_is_left_out() -> None:
-    links = messages.links_of(an_incident(execution="x", trigger={}), docs_url="")
-    assert links.named() == []
-
-
-def test_dedup_keys_stay_apart_when_they_are_cut() -> None:
-    one = messages.capped_key("a" * 300 + "1")
-    assert len(one) <= 255
-    assert one != messages.capped_key("a" * 300 + "2")
-    by_hand = an_incident(trigger={"kind": "hand"})
-    assert messages.dedup_key(by_hand) == "runbook:arn:aws:sqs:us-east-1:123456789012:orders"
-
-
-def actions(
-    incident: Incident, sent: tuple[str, ...] = (), opened: dict[str, bool] | None = None
-) -> list[tuple[str, str]]:
-    return [(p.action, p.dedup_key) for p in messages.pages(incident, sent, opened or {})]
-
-
-DECIDED = {"decision": "approve", "by": "U0ALICE"}
-
-
-CHANGED = Entry(
-    id="changed-1",
-    kind="changed",
-    text="Set worker cap from 20 to 60: it is at its cap and healthy.",
-    at="2026-11-23T03:02:07.000Z",
-    seq=2,
-)
-
-
-def test_acting_alone_wakes_nobody() -> None:
-    assert actions(an_incident(entries=(CHANGED,))) == [("change", "")]
-    assert actions(an_incident(entries=(CHANGED,)), sent=("change",)) == []
-
-
-@pytest.mark.parametrize("kind", ["alarm", "hand", "schedule"])
-@pytest.mark.parametrize("outcome", ["", "resolved", "failed"])
-def test_the_first_change_is_told_beside_the_services_incidents(kind: str, outcome: str) -> None:
-    second = replace(CHANGED, id="changed-2", text="Set another.", at=DEADLINE, seq=4)
-    over = {"status": "closed", "outcome": outcome, "closed_at": DEADLINE} if outcome else {}
-    entries = (an_entry(1, "opened", "Started."), CHANGED, an_entry(3), second)
-    incident = an_incident(trigger={"kind": kind}, entries=entries, **over)
-    (page,) = messages.pages(incident, [], {})
-    assert (page.id, page.action, page.dedup_key) == ("change", "change", "")
-    assert page.payload["summary"] == (
-        "orders, runbook queue-saturation: Set worker cap from 20 to 60: it is at its cap and "
-        "healthy."
-    )
-    assert page.payload["timestamp"] == CHANGED.at
-    assert page.payload["source"] == incident.target
-    assert page.payload["custom_details"]["incident"] == "orders-1"
-
-
-@pytest.mark.parametrize("mode", ["auto", "ask"])
-def test_where_nothing_was_changed_there_is_no_change_to_tell(mode: str) -> None:
-    kinds = ("opened", "planned", "intended", "verified", "put_back", "closed")
-    entries = tuple(an_entry(seq, kind) for seq, kind in enumerate(kinds, start=1))
-    assert actions(an_incident(mode=mode, entries=entries)) == []
+    assert MORE in fitted[0]["text"]["text"]
 
 
 def test_a_mend_is_shown_as_one_that_stays() -> None:
@@ -369,101 +206,3 @@ def test_a_mend_is_shown_as_one_that_stays() -> None:
     text = shown(messages.header(an_incident(changes=(mended,)), LINKS))
     assert "• consumer: *on* for good. Undo:" in text
     assert "back by" not in text
-
-
-def test_observing_says_nothing_to_pagerduty() -> None:
-    assert actions(an_incident(mode="observe", entries=(an_entry(kind="paged"),))) == []
-
-
-def test_a_question_triggers_and_the_next_level_rings_elsewhere() -> None:
-    assert actions(asking()) == [("trigger", "arn:alarm")]
-    second = asking(ask={**asking().ask, "id": "q2", "level": 2})
-    (page,) = messages.pages(second, ["ask-q1"], {"arn:alarm": False})
-    assert (page.dedup_key, page.escalated) == ("arn:alarm#level-2", True)
-
-
-def test_a_decision_acknowledges_but_half_a_decision_does_not() -> None:
-    opened = {"arn:alarm": False}
-    decided = asking(phase="acting", entries=(an_entry(kind="decided", data=DECIDED),))
-    assert actions(decided, opened=opened) == [("acknowledge", "arn:alarm")]
-    half = asking(entries=(an_entry(kind="decided", data={**DECIDED, "missing": 1}),))
-    assert actions(half, sent=("ask-q1",), opened=opened) == []
-
-
-def test_a_page_after_a_decision_rings_again() -> None:
-    entries = (an_entry(1, "decided", data=DECIDED), an_entry(2, "paged", "Stuck."))
-    incident = asking(phase="handed_over", entries=entries)
-    assert actions(incident, opened={"arn:alarm": False}) == [
-        ("acknowledge", "arn:alarm"),
-        ("trigger", "arn:alarm#e2"),
-    ]
-    later = {"arn:alarm": False, "arn:alarm#e2": False}
-    assert actions(incident, sent=("ack-e1-arn:alarm", "paged-e2"), opened=later) == []
-
-
-def test_only_resolved_resolves() -> None:
-    opened = {"arn:alarm": False, "arn:alarm#level-2": True}
-    for outcome, expected in (
-        ("resolved", [("resolve", "arn:alarm"), ("resolve", "arn:alarm#level-2")]),
-        ("aborted", []),
-        ("ineffective", []),
-    ):
-        closed = an_incident(status="closed", outcome=outcome, closed_at=AT)
-        assert actions(closed, sent=("change",), opened=opened) == expected
-
-
-def test_a_storm_pages_once_and_resolves_its_own_page() -> None:
-    child = asking(parent="storm-1")
-    assert actions(child) == [("trigger", "storm:storm-1")]
-    done = an_incident(parent="storm-1", status="closed", outcome="resolved", closed_at=AT)
-    assert actions(done, opened={"storm:storm-1": False}) == []
-    storm = an_incident(
-        id="storm-1",
-        trigger={"kind": "storm"},
-        status="closed",
-        outcome="resolved",
-        closed_at=AT,
-        entries=(an_entry(kind="joined", data={"incident": "i1"}),),
-    )
-    assert actions(storm) == [("resolve", "storm:storm-1")]
-
-
-def test_a_page_says_what_was_changed_and_how_to_undo_it() -> None:
-    paged = an_entry(kind="paged", text="It did not help.", severity="error")
-    (page,) = messages.pages(an_incident(entries=(paged,), changes=(a_change(),)), ["change"], {})
-    assert page.payload["severity"] == "error"
-    assert page.payload["summary"] == "orders: It did not help."
-    assert page.payload["custom_details"]["changes"][0]["undo"].startswith("aws lambda")
-
-
-def test_the_report_has_all_sections_and_no_markup_from_outside() -> None:
-    text = messages.report_markdown(
-        an_incident(
-            happened=NASTY,
-            plan={"evidence": "```x"},
-            changes=(a_change(name="a|b"),),
-            entries=(an_entry(text="a | b <script>"),),
-        ),
-        LINKS,
-    )
-    for section in (
-        "Overview",
-        "What happened",
-        "Timeline",
-        "Decisions",
-        "Changes",
-        "Evidence",
-        "Questions for the review",
-    ):
-        assert f"\n## {section}\n" in text
-    assert "<script>" not in text
-    assert "a \\| b" in text
-    assert text.count("```") == 2
-
-
-def test_the_json_is_the_whole_incident() -> None:
-    incident = an_incident(changes=(a_change(),), entries=(an_entry(),))
-    document = json.loads(messages.report_json(incident))
-    assert document["changes"][0]["after"] == 60
-    assert document["entries"][0]["text"] == "Better."
-    assert set(document) == set(Incident.__dataclass_fields__)
