@@ -73,7 +73,9 @@ def _new_incident(
         target=target.arn,
         target_name=target.name,
         mode=request.mode,
-        trigger=request.trigger,
+        trigger={**request.trigger, "options": dict(request.options)}
+        if request.options
+        else request.trigger,
         execution=event["execution"],
         fence=0,
         happened=f"{_cause(request)}.",

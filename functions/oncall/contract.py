@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,8 @@ class Request:
     trigger: Mapping[str, Any]
     parent: str = ""
     mode_note: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The contract's further inputs, as far as they were given."""
 
 
 @cache
@@ -178,6 +180,9 @@ def parse_input(contract: Contract, raw: Any) -> Request:
         },
         parent=storm,
         mode_note=note,
+        options={
+            key: raw[key] for key in contract.inputs if key in raw and key != contract.target_input
+        },
     )
 
 

@@ -120,7 +120,7 @@ def _took(took: timedelta) -> str:
 
 def closing_words(incident: Incident) -> str:
     """Say what the run has changed and what became of it."""
-    return " ".join(told(change) for change in incident.changes) or "Nothing was changed."
+    return " ".join(told(change) for change in incident.changes) or _effect(incident)
 
 
 def told(change: Change) -> str:
@@ -148,12 +148,17 @@ def _why(ending: Ending) -> str:
     return sentence if known else f"A step failed ({ending.error}): {sentence}"
 
 
+def _effect(incident: Incident) -> str:
+    """Say what a run that has changed no setting has done."""
+    return str(incident.progress.get("effect") or "") or "Nothing was changed."
+
+
 def _left(incident: Incident) -> str:
     """Say what of the run's changes is still in force."""
     left = [change for change in incident.changes if change.state == "left"]
     standing = [c for c in incident.changes if c.standing or c.state == "handed_over"]
     if not incident.changes:
-        return "Nothing was changed."
+        return _effect(incident)
     parts = []
     if standing:
         names = ", ".join(f"{c.name} at {tell(c.after)}" for c in standing)

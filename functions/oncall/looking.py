@@ -41,7 +41,7 @@ def take(call: Call, aws: Services, relief: Judge, calm: Judge) -> Mapping[str, 
     before = Look(**call.payload["look"])
     incident = aws.store.load(call.run.incident)
     heed_stop(incident)
-    if incident.standing_changes:
+    if incident.standing_changes or incident.plan.get("order"):
         heed_switches(aws, call.run)
     judge = calm if call.payload["phase"] == "calm" else relief
     look = judge(before, incident)
@@ -69,7 +69,12 @@ def _write(call: Call, aws: Services, incident: Incident, before: Look, look: Lo
         phase="watching",
         doing=f"{look.sentence} {_changed(incident)}".strip(),
         need="Nothing. I page you if it does not help.",
-        progress={"done": look.done, "text": look.sentence, "eta": eta},
+        progress={
+            "done": look.done,
+            "text": look.sentence,
+            "eta": eta,
+            "effect": str(look.carry.get("effect", "")),
+        },
     )
 
 
@@ -82,7 +87,8 @@ def _raise_for(look: Look, incident: Incident) -> None:
         raise Recurred(look.sentence)
     if look.verdict == "contained":
         raise Contained(look.sentence)
-    if look.verdict == "ineffective" and not incident.plan["changes"]:
+    nothing_done = not incident.plan["changes"] and not incident.plan.get("order")
+    if look.verdict == "ineffective" and nothing_done:
         raise WorldMoved("It does not pass by itself, so I look again.")
     if look.verdict in _UNHELPFUL:
         raise Ineffective(look.sentence)

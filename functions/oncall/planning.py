@@ -32,7 +32,7 @@ def write(
     document = plan.document(diagnosis, seen)
     name = incident.target_name
     observes = call.run.mode == "observe"
-    would = "I would: " if observes and plan.changes else ""
+    would = "I would: " if observes and plan.acts else ""
     aws.store.note(
         call.run,
         Entry(
@@ -59,7 +59,7 @@ def write(
     return {
         "action": plan.action,
         "levers": [change.lever for change in plan.changes],
-        "needs_yes": bool(plan.changes) and (call.run.mode == "ask" or always_ask),
+        "needs_yes": plan.acts and (call.run.mode == "ask" or always_ask),
         "plan_hash": document["hash"],
         "period_seconds": aws.settings.period_seconds,
     }

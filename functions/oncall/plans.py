@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +43,13 @@ class Plan:
     sentence: str
     bounds: tuple[str, ...] = ()
     predicted_seconds: int | None = None
+    order: Mapping[str, Any] = field(default_factory=dict)
+    """What is done besides changing settings, with its limits; approved like the changes."""
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything is done to production."""
+        return bool(self.changes or self.order)
 
     def document(self, diagnosis: Diagnosis, seen: Mapping[str, Any]) -> dict[str, Any]:
         """Return the plan as the record holds it; ``hash`` covers what is approved.
@@ -50,11 +57,13 @@ class Plan:
         ``seen`` are the numbers that later looks compare with.
         """
         changes = [asdict(change) for change in self.changes]
-        covered = json.dumps([self.action, changes], sort_keys=True).encode()
+        approved = [self.action, changes, *([dict(self.order)] if self.order else [])]
+        covered = json.dumps(approved, sort_keys=True).encode()
         return {
             "action": self.action,
             "goal": self.goal,
             "changes": changes,
+            "order": dict(self.order),
             "sentence": self.sentence,
             "ask": f"{self.sentence} Shall I?",
             "bounds": list(self.bounds),
@@ -82,6 +91,9 @@ class Look:
     """Looks in a row at which it was not, and did not get better."""
     done: float = 0.0
     eta_seconds: int | None = None
+    carry: Mapping[str, Any] = field(default_factory=dict)
+    """What a runbook hands on from look to look; ``effect`` in it says what has been done that no
+    setting shows."""
 
 
 def ended(look: Look, verdict: str, sentence: str) -> Look:

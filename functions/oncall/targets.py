@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
@@ -25,6 +26,12 @@ _FUNCTION_ARN = re.compile(
     r"(?P<arn>arn:[\w-]+:lambda:(?P<region>[\w-]+):(?P<account>\d{12}):function:(?P<name>[\w-]+))"
     r"(:[\w$-]+)?"
 )
+_QUEUES = frozenset({"queue", "dlq"})
+_EXAMPLES: Mapping[str, str] = {
+    "queue": "orders",
+    "dlq": "orders-dlq",
+    "function": "checkout-api",
+}
 _MISSING = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "ResourceNotFoundException"}
 )
@@ -55,9 +62,9 @@ def function_name(text: str) -> str:
 
 
 def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -> str:
-    """Return the ARN of a target of ``kind`` (``queue``, ``function``) in this account and region.
+    """Return the ARN of a target of ``kind`` in this account and region.
 
-    It is the one that ``resolve`` finds, so that whoever locks the target locks the same. A
+    ``kind`` is the contract's input: ``queue``, ``dlq`` or ``function``. It is the one that ``resolve`` finds, so that whoever locks the target locks the same. A
     function's has neither version nor alias: its concurrency is one for all of them.
     """
     if kind == "function":
@@ -67,7 +74,7 @@ def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -
         return f"arn:{partition}:lambda:{region}:{account}:function:{function_name(text)}"
     if text.startswith("arn:"):
         return text
-    if kind != "queue":
+    if kind not in _QUEUES:
         raise BadInput(f"{kind}: a target of this kind has to be given by its ARN.")
     return f"arn:{partition}:sqs:{region}:{account}:{queue_name(text)}"
 
@@ -84,10 +91,10 @@ def queue_url(aws: Services, arn: str) -> str:
     return answer["QueueUrl"]
 
 
-def _resolve_queue(aws: Services, text: str) -> Target:
+def _resolve_queue(aws: Services, text: str, kind: str = "queue") -> Target:
     match = _QUEUE_ARN.fullmatch(text) or _QUEUE_URL.fullmatch(text)
     here = aws.settings.region
-    _check_region("queue", text, match, here, "orders")
+    _check_region(kind, text, match, here, _EXAMPLES[kind])
     name = queue_name(text)
     sqs = aws.client("sqs")
     try:
@@ -99,17 +106,17 @@ def _resolve_queue(aws: Services, text: str) -> Target:
         if error.response["Error"]["Code"] not in _MISSING:
             raise
         raise BadInput(
-            f"queue: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
-            f'there is, for example {{"queue": "orders"}}.'
+            f"{kind}: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
+            f'there is, for example {{"{kind}": "{_EXAMPLES[kind]}"}}.'
         ) from error
-    _check_account("queue", text, match, arn, name)
+    _check_account(kind, text, match, arn, name)
     return Target(arn=arn, name=name, tags=sqs.list_queue_tags(QueueUrl=url).get("Tags", {}))
 
 
 def _resolve_function(aws: Services, text: str) -> Target:
     match = _FUNCTION_ARN.fullmatch(text)
     here = aws.settings.region
-    _check_region("function", text, match, here, "checkout-api")
+    _check_region("function", text, match, here, _EXAMPLES["function"])
     name = function_name(text)
     functions = aws.client("lambda")
     try:
@@ -145,5 +152,6 @@ def _check_account(kind: str, text: str, match: re.Match[str] | None, arn: str, 
 
 _RESOLVERS: Mapping[str, Callable[[Services, str], Target]] = {
     "queue": _resolve_queue,
+    "dlq": partial(_resolve_queue, kind="dlq"),
     "function": _resolve_function,
 }
