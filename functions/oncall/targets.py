@@ -64,8 +64,9 @@ def function_name(text: str) -> str:
 def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -> str:
     """Return the ARN of a target of ``kind`` in this account and region.
 
-    ``kind`` is the contract's input: ``queue``, ``dlq`` or ``function``. It is the one that ``resolve`` finds, so that whoever locks the target locks the same. A
-    function's has neither version nor alias: its concurrency is one for all of them.
+    ``kind`` is the contract's input: ``queue``, ``dlq`` or ``function``. It is the one that
+    ``resolve`` finds, so that whoever locks the target locks the same. A function's has neither
+    version nor alias: its concurrency is one for all of them.
     """
     if kind == "function":
         match = _FUNCTION_ARN.fullmatch(text)
