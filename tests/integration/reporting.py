@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from local.aws import AwsAccount
@@ -15,6 +15,8 @@ from oncall.record import IncidentStore
 from oncall.secret_values import SecretValues
 from oncall.services import Services, Settings
 from report import Reporter, ReportSettings
+from tests.integration.tables import TABLE, make_table
+from tests.unit.clock import SetClock
 
 ALICE, BOB, MALLORY = "U0ALICE", "U0BOB", "U0MALLORY"
 CAROL = "arn:aws:iam::123456789012:user/carol"
@@ -56,20 +58,6 @@ PLAN: dict[str, Any] = {
         }
     ],
 }
-
-
-class SetClock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 23, 2, 54, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def seconds(self) -> float:
-        return self.now.timestamp()
-
-    def forward(self, **by: float) -> None:
-        self.now += timedelta(**by)
 
 
 @dataclass
@@ -248,30 +236,7 @@ def _asking(queue: str) -> dict[str, Any]:
 def a_world(aws: AwsAccount) -> Iterator[World]:
     """Make the table, the bucket, the secrets and the channels."""
     clock = SetClock()
-    aws.client("dynamodb").create_table(
-        TableName="incidents",
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "open", "AttributeType": "S"},
-            {"AttributeName": "due", "AttributeType": "N"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "open-index",
-                "KeySchema": [
-                    {"AttributeName": "open", "KeyType": "HASH"},
-                    {"AttributeName": "due", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    make_table(aws.session())
     aws.client("s3").create_bucket(Bucket=f"reports-{aws.account}")
     with (
         FakeSlack(rate=100, clock=clock.seconds) as slack,
@@ -294,7 +259,7 @@ def a_world(aws: AwsAccount) -> Iterator[World]:
             secrets.create_secret(Name=name, SecretString=json.dumps(value))
         services = Services(
             Settings(
-                table="incidents",
+                table=TABLE,
                 stack="runbooks",
                 kill_switch="/runbooks/kill-switch",
                 period_seconds=60,

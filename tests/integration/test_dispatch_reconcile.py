@@ -27,13 +27,13 @@ from oncall.incident import Ask, Change, Entry, Incident, Run
 from oncall.services import Services, Settings
 from oncall.step import Call
 from oncall.times import iso
+from tests.integration.tables import TABLE, make_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from local.aws import AwsAccount
 
-TABLE = "incidents"
 WAITING = {
     "StartAt": "Work",
     "States": {"Work": {"Type": "Wait", "Seconds": 300, "End": True}},
@@ -250,30 +250,7 @@ def world(
 ) -> World:
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "runbooks")
     made = stack(STUBS, STUB_CODE)
-    aws.client("dynamodb").create_table(
-        TableName=TABLE,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[
-            {"AttributeName": "pk", "AttributeType": "S"},
-            {"AttributeName": "sk", "AttributeType": "S"},
-            {"AttributeName": "open", "AttributeType": "S"},
-            {"AttributeName": "due", "AttributeType": "N"},
-        ],
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "open-index",
-                "KeySchema": [
-                    {"AttributeName": "open", "KeyType": "HASH"},
-                    {"AttributeName": "due", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-    )
+    make_table(aws.session())
     create = aws.client("stepfunctions").create_state_machine
     role = aws.client("iam").create_role(RoleName="machine", AssumeRolePolicyDocument="{}")["Role"][
         "Arn"

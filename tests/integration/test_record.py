@@ -17,46 +17,18 @@ from local.aws import EmbeddedAws
 from oncall.errors import GuardRefused, LockLost, NotFound, TargetBusy
 from oncall.incident import Ask, Change, Entry, Incident, Run
 from oncall.record import IncidentStore
+from tests.integration.tables import make_table
+from tests.unit.clock import SetClock
 from tests.unit.table import TableInMemory
 
 HOUR = timedelta(hours=1)
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:worker"
 
 
-class SetClock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 23, 2, 54, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture(scope="module")
 def table(embedded_aws: EmbeddedAws) -> Any:
     """One table for all: each test works on a target of its own."""
-    resource = embedded_aws.session().resource("dynamodb")
-    names: Any = {"pk": "S", "sk": "S", "open": "S", "due": "N"}
-    return resource.create_table(
-        TableName="incidents",
-        KeySchema=[
-            {"AttributeName": "pk", "KeyType": "HASH"},
-            {"AttributeName": "sk", "KeyType": "RANGE"},
-        ],
-        AttributeDefinitions=[
-            {"AttributeName": name, "AttributeType": kind} for name, kind in names.items()
-        ],
-        GlobalSecondaryIndexes=[
-            {
-                "IndexName": "open-index",
-                "KeySchema": [
-                    {"AttributeName": "open", "KeyType": "HASH"},
-                    {"AttributeName": "due", "KeyType": "RANGE"},
-                ],
-                "Projection": {"ProjectionType": "ALL"},
-            }
-        ],
-        BillingMode="PAY_PER_REQUEST",
-    )
+    return make_table(embedded_aws.session())
 
 
 @pytest.fixture

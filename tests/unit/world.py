@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from oncall import contract as contracts
 from oncall.incident import Entry, Incident, Run
 from oncall.record import IncidentStore
 from oncall.services import Services, Settings
+from tests.unit.clock import SetClock
 from tests.unit.table import Death, TableInMemory
 
 ACCOUNT = "123456789012"
@@ -29,17 +30,6 @@ RUNBOOK = "queue-saturation"
 CONTRACT = contracts.load(RUNBOOK)
 NO_SESSION: Any = SimpleNamespace()
 """Making a client that is not listed below fails."""
-
-
-class SetClock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 11, 23, 2, 54, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def forward(self, **by: float) -> None:
-        self.now += timedelta(**by)
 
 
 def refused(code: str, operation: str = "Operation") -> ClientError:
