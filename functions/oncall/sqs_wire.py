@@ -104,7 +104,7 @@ class Queue:
         self.close()
 
     def close(self) -> None:
-        """Close idle connections. The queue stays usable."""
+        """Close idle connections, as its end does. The queue stays usable."""
         self._endpoint.close()
 
     def receive(
@@ -183,6 +183,8 @@ class _Endpoint:
     """The service in one region: how requests to it look, and connections to it."""
 
     def __init__(self, url: str, region: str) -> None:
+        # Last in, first out: what is idle for longest is not used until all others are busy.
+        self._idle: deque[_Connection] = deque()
         parts = urlsplit(url)
         self.region = region
         self.host = parts.hostname or ""
@@ -195,8 +197,9 @@ class _Endpoint:
             self.context = ssl.create_default_context(cafile=bundle)
         self._host_header = self.host if self.port == usual else f"{self.host}:{self.port}"
         self._key: tuple[tuple[str, str], bytes] = (("", ""), b"")
-        # Last in, first out: what is idle for longest is not used until all others are busy.
-        self._idle: deque[_Connection] = deque()
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         while self._idle:
