@@ -138,14 +138,18 @@ def test_a_throttled_caller_tries_again_soon() -> None:
 
 def test_a_burst_is_sent_by_so_many_callers_at_a_time_each_order_once() -> None:
     class SlowApi(FakeApi):
-        running = most = 0
+        running = most = started = 0
         lock = threading.Lock()
+        all_there = threading.Barrier(4)
 
         def post(self, order: dict[str, Any]) -> ApiAnswer:
             with self.lock:
                 self.running += 1
+                self.started += 1
+                first = self.started <= self.all_there.parties
                 self.most = max(self.most, self.running)
-            time.sleep(0.02)
+            if first:
+                self.all_there.wait(10)
             with self.lock:
                 self.running -= 1
                 return super().post(order)
