@@ -8,7 +8,8 @@ SAM := tools/sam-cli/.venv/bin/sam
 export SAM_CLI_TELEMETRY := 0
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help setup demo test lint unit contract scenarios integration bench build requirements clean
+.PHONY: help setup demo test lint unit contract scenarios integration peers bench build requirements \
+	clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -27,6 +28,11 @@ $(SAM): $(UV) tools/sam-cli/uv.lock
 
 tools/asl/node_modules: .venv/.synced tools/asl/package-lock.json
 	cd tools/asl && $(CURDIR)/.venv/bin/npm ci --silent --no-audit --no-fund
+	@touch $@
+
+tools/peers/node_modules: .venv/.synced tools/peers/package-lock.json tools/peers/uv.lock
+	$(UV) sync --project tools/peers --frozen -q
+	cd tools/peers && PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --ignore-scripts --silent --no-audit --no-fund
 	@touch $@
 
 setup: .venv/.synced $(SAM) tools/asl/node_modules ## install everything from the lock files
@@ -57,11 +63,14 @@ integration: setup ## parts on the embedded AWS, clients against local Slack and
 scenarios: setup ## stories on the embedded AWS, from the alarm to the last word in Slack
 	.venv/bin/pytest -n 2 tests/scenarios
 
-bench: setup ## figures; never part of a test run
+peers: tools/peers/node_modules ## install the tools that benchmarks compare with
+
+bench: setup peers ## figures; never part of a test run
 	.venv/bin/pytest -s tests/benchmark
 
 clean: ## remove what was installed and built
-	rm -rf .venv .tools .aws-sam tools/sam-cli/.venv tools/asl/node_modules build
+	rm -rf .venv .tools .aws-sam tools/sam-cli/.venv tools/asl/node_modules tools/peers/.venv \
+		tools/peers/node_modules build
 
 demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
 	./runbook play queue-saturation
