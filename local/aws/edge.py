@@ -12,9 +12,10 @@ from ministack.core.responses import get_account_id
 
 from local.aws import faults, workers
 from local.aws.bridges import iam
-from local.aws.recorder import Call, Calls
+from local.aws.recorder import CALLS, Call
 
-calls = Calls()
+calls = CALLS
+
 _original = app._dispatch_service_request
 _XML_CODE = re.compile(rb"<Code>([^<]+)</Code>")
 

@@ -78,3 +78,7 @@ class Calls:
 
     def _mine(self, call: Call) -> bool:
         return not self._account or call.account == self._account
+
+
+CALLS = Calls()
+"""The calls of all accounts."""

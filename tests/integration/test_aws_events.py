@@ -55,6 +55,13 @@ def test_an_event_whose_target_is_gone_goes_to_the_targets_queue(
     attributes = {name: a["StringValue"] for name, a in message["MessageAttributes"].items()}
     assert json.loads(message["Body"])["detail"] == {"n": 1}
     assert attributes["ERROR_CODE"] == "NO_RESOURCE"
+    assert attributes["ERROR_MESSAGE"].endswith("does not exist.")
+    assert attributes["RETRY_ATTEMPTS"] == "0"
+    assert "EXHAUSTED_RETRY_CONDITION" not in attributes  # nothing was retried
+    assert json.loads(message["Body"]).keys() == {
+        "version", "id", "detail-type", "source", "account", "time", "region", "resources",
+        "detail",
+    }  # fmt: skip
     assert attributes["RULE_ARN"].endswith(names["WorkFire"])
     assert attributes["TARGET_ARN"].endswith(names["Work"])
 
@@ -79,7 +86,10 @@ def test_a_function_that_fails_is_retried_by_lambda_and_uses_lambdas_queue(
     _put(aws)
     message = _received(aws, names["Failed"], 8)
     assert json.loads(message["Body"])["detail"] == {"n": 1}
-    assert message["MessageAttributes"]["ErrorMessage"]["StringValue"] == "1"
+    attributes = message["MessageAttributes"]
+    assert attributes.keys() == {"RequestID", "ErrorCode", "ErrorMessage"}
+    assert attributes["ErrorCode"] == {"DataType": "Number", "StringValue": "200"}
+    assert attributes["ErrorMessage"] == {"DataType": "String", "StringValue": "1"}
     assert _received(aws, names["Dead"], 0) is None
 
 

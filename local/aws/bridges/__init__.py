@@ -18,6 +18,10 @@ from local.aws.bridges import (
     lambda_errors,
     lambda_reads,
     provisioned_concurrency,
+    s3_kms,
+    sns_deliveries,
+    sqs_messages,
+    sqs_redrive,
     stepfunctions,
 )
 
@@ -35,6 +39,10 @@ ALL = [
         lambda_errors,
         lambda_reads,
         provisioned_concurrency,
+        s3_kms,
+        sns_deliveries,
+        sqs_messages,
+        sqs_redrive,
         stepfunctions,
     )
 ]

@@ -5,9 +5,11 @@ AWS: `ReservedConcurrentExecutions`, `DeadLetterConfig` and `KmsKeyArn` of a fun
 `Enabled`, `Tags` and a `ScalingConfig` from a Number parameter of an event source mapping
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-lambda-eventsourcemapping.html),
 `TimeToLiveSpecification` and `PointInTimeRecoverySpecification` of a table
-(https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-dynamodb-table.html)
-and `LoggingConfiguration` of a state machine
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-dynamodb-table.html),
+`LoggingConfiguration` of a state machine
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html)
+and `BucketEncryption` of a bucket
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-s3-bucket.html)
 take effect, and `AWS::CloudWatch::CompositeAlarm` is a type
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-compositealarm.html).
 """
@@ -16,9 +18,10 @@ take effect, and `AWS::CloudWatch::CompositeAlarm` is a type
 import json
 from collections.abc import Callable
 from typing import Any
+from xml.sax.saxutils import escape
 
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import cloudwatch, dynamodb, lambda_svc, stepfunctions
+from ministack.services import cloudwatch, dynamodb, lambda_svc, s3, stepfunctions
 from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS, _physical_name
 
 from local.aws.bridges.bridge import Bridge
@@ -138,6 +141,22 @@ def _table(name: str, props: _Properties) -> None:
         )
 
 
+def _bucket(name: str, props: _Properties) -> None:
+    rules = (props.get("BucketEncryption") or {}).get("ServerSideEncryptionConfiguration") or []
+    if not rules:
+        s3._bucket_encryption.pop(name, None)
+        return
+    by_default = rules[0].get("ServerSideEncryptionByDefault") or {}
+    inner = "".join(f"<{key}>{escape(str(value))}</{key}>" for key, value in by_default.items())
+    with_bucket_key = str(rules[0].get("BucketKeyEnabled", False)).lower()
+    s3._bucket_encryption[name] = (
+        f'<ServerSideEncryptionConfiguration xmlns="{s3.S3_NS}"><Rule>'
+        f"<ApplyServerSideEncryptionByDefault>{inner}</ApplyServerSideEncryptionByDefault>"
+        f"<BucketKeyEnabled>{with_bucket_key}</BucketKeyEnabled></Rule>"
+        "</ServerSideEncryptionConfiguration>"
+    )
+
+
 def _composite_put(name: str, props: _Properties) -> tuple[str, _Properties]:
     request = {**props, "AlarmName": name}
     _must_succeed(cloudwatch._put_composite_alarm({}, request, False, True))  # noqa: FBT003 -- its signature: CBOR, JSON
@@ -173,6 +192,7 @@ _after("AWS::Lambda::Function", _function)
 _after("AWS::Lambda::EventSourceMapping", _mapping, _typed_mapping)
 _after("AWS::StepFunctions::StateMachine", _machine)
 _after("AWS::DynamoDB::Table", _table)
+_after("AWS::S3::Bucket", _bucket)
 BRIDGE.add(
     _RESOURCE_HANDLERS,
     "AWS::CloudWatch::CompositeAlarm",

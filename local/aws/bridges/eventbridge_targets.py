@@ -1,9 +1,9 @@
 """Gaps of EventBridge targets: no dead-letter queue, and Lambda targets are not invoked as events.
 
 AWS: an event for a target that is gone, or that EventBridge may not invoke, goes straight to the
-target's dead-letter queue with the attributes RULE_ARN, TARGET_ARN, ERROR_CODE and ERROR_MESSAGE;
-without a queue it is dropped
-(https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html). Functions are invoked
+target's dead-letter queue with the attributes RULE_ARN, TARGET_ARN, ERROR_CODE, ERROR_MESSAGE and
+RETRY_ATTEMPTS, always 0 here and so without EXHAUSTED_RETRY_CONDITION; without a queue it is
+dropped (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html). Functions are invoked
 asynchronously, so Lambda's own retries and dead-letter queue apply
 (https://docs.aws.amazon.com/lambda/latest/dg/with-eventbridge-scheduler.html), and only where the
 function's policy lets events.amazonaws.com
@@ -18,8 +18,8 @@ from typing import Any
 
 from ministack.services import eventbridge, lambda_svc, sns, sqs, stepfunctions
 
+from local.aws.bridges import queue_message
 from local.aws.bridges.bridge import Bridge
-from local.aws.bridges.queue_message import put_message
 
 BRIDGE = Bridge("eventbridge_targets")
 _EVENTS = "events.amazonaws.com"
@@ -33,13 +33,14 @@ def _invoke_target(target: dict[str, Any], event: Any, rule: Any, view: Any = No
         _invoke(target, event, rule, view)
     elif queue := (target.get("DeadLetterConfig") or {}).get("Arn"):
         view = view or eventbridge._pattern_event_view(event)
-        attributes = {
+        attributes: dict[str, str | int] = {
             "RULE_ARN": rule_arn,
             "TARGET_ARN": arn,
             "ERROR_CODE": code,
             "ERROR_MESSAGE": message,
+            "RETRY_ATTEMPTS": "0",
         }
-        put_message(queue, json.dumps(view.event_with_detail()), attributes)
+        queue_message.put_message(queue, json.dumps(view.event_with_detail()), attributes)
 
 
 @BRIDGE.replace(eventbridge, "_dispatch_to_lambda")

@@ -4,20 +4,24 @@ MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourc
 ListEventSourceMappings, PutProvisionedConcurrencyConfig for UpdateFunctionCode, and does not check
 UpdateEventSourceMapping or GetAccountSettings at all; it takes an alias for its function, and knows
 no tags of event source mappings and aliases, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
-A batch wants an action such as sqs:SendMessageBatch, which AWS does not have.
+A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
+checked on no queue.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions, aliases,
 versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on
 PutMetricData; one about provisioned concurrency is checked on the alias or version, a list of them
 on the function
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html).
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html); a
+move task is checked on the dead-letter queue
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html).
 A batch needs the action of its single form
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html,
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html).
 """
 # ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
+import base64
 import contextvars
 import io
 import json
@@ -29,6 +33,7 @@ from ministack import app
 from ministack.core import iam_actions
 from ministack.services import lambda_svc, tagging
 
+from local.aws.bridges import caller
 from local.aws.bridges.bridge import Bridge
 
 BRIDGE = Bridge("iam")
@@ -130,10 +135,13 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     """Return the ARN that is checked, and note the mapping that a request names by its path."""
     _, named, mapping_id = path.partition("/event-source-mappings/")
     _mapping.set(unquote(mapping_id.rstrip("/")) if named and service == "lambda" else "")
+    caller.note(service, headers, params)
     arn = str(_resource(service, method, path, headers, body, params, region, account))
     if service == "lambda" and path.rstrip("/").endswith("/provisioned-concurrency"):
         qualifier = lambda_svc._qp_first(params, "Qualifier")
         return f"{arn}:{qualifier}" if qualifier else arn
+    if service == "sqs" and arn == "*":
+        return _dead_letter_queue(body)
     if service == "ssm" and arn == "*" and (name := _parameter(body)):
         return f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
     if service == "monitoring" and arn == "*":
@@ -144,6 +152,24 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
 
 # MiniStack asks for a request's resource, then for its context, in the same task.
 _mapping: contextvars.ContextVar[str] = contextvars.ContextVar("_mapping", default="")
+
+
+def _dead_letter_queue(body: bytes) -> str:
+    """Return the queue that a move task is about, which is named by its ARN or by its handle."""
+    try:
+        data = json.loads(body or b"{}")
+    except ValueError:
+        return "*"
+    source = data.get("SourceArn") or task_source(str(data.get("TaskHandle", "")))
+    return str(source or "*")
+
+
+def task_source(handle: str) -> str:
+    """Return the queue whose messages a task moves; empty for a malformed handle."""
+    try:
+        return str(json.loads(base64.b64decode(handle, validate=True))["sourceArn"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _parameter(body: bytes) -> str:

@@ -17,8 +17,8 @@ from ministack.core.concurrency import spawn_background
 from ministack.core.responses import new_uuid, request_scope
 from ministack.services import lambda_svc
 
+from local.aws.bridges import queue_message
 from local.aws.bridges.bridge import Bridge
-from local.aws.bridges.queue_message import put_message
 
 BRIDGE = Bridge("lambda_async")
 _RETRIES = 2
@@ -65,10 +65,10 @@ def _give_up(
     elif queue := (config.get("DeadLetterConfig") or {}).get("TargetArn"):
         body = result.get("body")
         message = body.get("errorMessage", "") if isinstance(body, dict) else ""
-        attributes = {
+        attributes: dict[str, str | int] = {
             "RequestID": new_uuid(),
-            "ErrorCode": "429" if result.get("throttle") else "200",
+            "ErrorCode": 429 if result.get("throttle") else 200,
             "ErrorMessage": message[:1024],
         }
-        if not put_message(queue, json.dumps(event), attributes):
+        if not queue_message.put_message(queue, json.dumps(event), attributes):
             lambda_svc._route_async_failure(queue, name, event, result)

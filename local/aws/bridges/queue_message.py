@@ -8,8 +8,8 @@ from ministack.core.responses import get_account_id, new_uuid
 from ministack.services import lambda_svc, sqs
 
 
-def put_message(queue_arn: str, body: str, attributes: dict[str, str]) -> bool:
-    """Put a message with string attributes on a queue; False when there is no such queue."""
+def put_message(queue_arn: str, body: str, attributes: dict[str, str | int]) -> bool:
+    """Put a message with its attributes on a queue; False when there is no such queue."""
     queue = sqs._queue_by_arn(queue_arn)
     if queue is None:
         return False
@@ -24,9 +24,12 @@ def put_message(queue_arn: str, body: str, attributes: dict[str, str]) -> bool:
         "receive_count": 0,
         "attributes": {},
         "message_attributes": {
-            name: {"DataType": "String", "StringValue": value}
+            name: {
+                "DataType": "Number" if isinstance(value, int) else "String",
+                "StringValue": str(value),
+            }
             for name, value in attributes.items()
-            if value
+            if value != ""
         },
         "sys": {"SenderId": get_account_id(), "SentTimestamp": str(int(now * 1000))},
     }

@@ -28,7 +28,7 @@ from ministack.services import (
     stepfunctions,
 )
 
-from local.aws.bridges import account_concurrency
+from local.aws.bridges import account_concurrency, queue_message
 from local.aws.cloudwatch import store
 from local.aws.cloudwatch.patching import Patches
 
@@ -97,6 +97,7 @@ class Publisher:
             (eventbridge, "_dispatch_to_sqs"),
             (s3, "_deliver_event_to_sqs"),
             (lambda_svc, "_route_async_failure"),
+            (queue_message, "put_message"),
         ):
             patches.replace(module, name, self._around_delivery)
 
