@@ -1,6 +1,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import yaml
 from botocore.exceptions import ClientError
 
 from local.aws import AwsAccount
-from local.aws.bridges import stepfunctions
+from local.aws.bridges import stepfunctions, stepfunctions_scopes
+from local.aws.deploy import StackError
+
+type Deploy = Callable[..., dict[str, str]]
 
 _ROLE = "arn:aws:iam::{account}:role/machine"
 _TRUST = {
@@ -253,7 +257,7 @@ def test_jsonata_output_arguments_and_variables(aws: AwsAccount) -> None:
                 States:
                   Left:
                     Type: Pass
-                    Assign: {limit: 2}
+                    Assign: {own: 2}
                     Output: "{% $states.input.from %}"
                     End: true
               - StartAt: Right
@@ -338,3 +342,186 @@ def test_a_machine_in_yaml_is_deployed(aws: AwsAccount, tmp_path: Path) -> None:
     )
     machine = aws.deploy("stack", tmp_path / "template.yaml")["Arn"]
     assert _end(aws, _start(aws, machine))["status"] == "SUCCEEDED"
+
+
+_MAP = """
+QueryLanguage: JSONata
+StartAt: Set
+States:
+  Set: {Type: Pass, Assign: {rate: 7}, Next: Each}
+  Each:
+    Type: Map
+    Items: "{% $states.input.workers %}"
+    MaxConcurrency: "{% $states.input.at_once %}"
+    ItemSelector:
+      worker: "{% $states.context.Map.Item.Value %}"
+      index: "{% $states.context.Map.Item.Index %}"
+      folder: "{% $states.input.folder %}"
+      rate: "{% $rate %}"
+    ItemProcessor:
+      ProcessorConfig: {Mode: INLINE}
+      StartAt: Work
+      States:
+        Work:
+          Type: Task
+          Resource: arn:aws:states:::lambda:invoke
+          Arguments:
+            FunctionName: "{% $states.context.Execution.Input.function %}"
+            Payload: "{% $states.input %}"
+          Retry: [{ErrorEquals: [Busy], IntervalSeconds: 1, MaxAttempts: 2}]
+          Assign: {mine: "{% $states.result.Payload.worker %}"}
+          Output: "{% $states.result.Payload %}"
+          Next: Tell
+        Tell:
+          Type: Pass
+          Output: {worker: "{% $mine %}", rate: "{% $rate %}", calls: "{% $states.input.calls %}"}
+          End: true
+    Assign: {moved: "{% $sum($states.result.calls) %}"}
+    Output: {workers: "{% [$states.result.worker] %}", rates: "{% [$states.result.rate] %}"}
+    Catch:
+      - ErrorEquals: [Poisoned]
+        Assign: {why: "{% $states.errorOutput.Error %}"}
+        Next: Caught
+    Next: Done
+  Done:
+    Type: Succeed
+    Output: {result: "{% $states.input %}", moved: "{% $moved %}"}
+  Caught:
+    Type: Succeed
+    Output: {caught: "{% $why %}", rate: "{% $rate %}"}
+"""
+_WORKER = """
+    import os, time
+
+    class Busy(Exception): pass
+    class Poisoned(Exception): pass
+
+    def handler(event, context):
+        path = os.path.join(event["folder"], f"calls-{event['index']}")
+        with open(path, "a") as calls:
+            calls.write(".")
+        calls = os.path.getsize(path)
+        if event["worker"] == "busy" and calls < 3:
+            raise Busy("later")
+        if event["worker"] == "poisoned":
+            raise Poisoned("no")
+        time.sleep(0.2)
+        return {**event, "calls": calls}
+"""
+
+
+def _run_map(
+    aws: AwsAccount, stack: Deploy, folder: Path, workers: list[str], at_once: int = 0
+) -> Any:
+    function = stack("Work: {Type: AWS::Serverless::Function}", _WORKER)["Work"]
+    given = {"workers": workers, "at_once": at_once, "function": function, "folder": str(folder)}
+    machine = _machine(aws, _MAP, "map")
+    return _end(aws, _start(aws, machine, given), 20)
+
+
+def test_a_map_gives_each_iteration_the_outer_variables_and_its_own(
+    aws: AwsAccount, stack: Deploy, tmp_path: Path
+) -> None:
+    ended = _run_map(aws, stack, tmp_path, ["a", "b", "c"])
+    assert json.loads(ended["output"]) == {
+        "result": {"workers": ["a", "b", "c"], "rates": [7, 7, 7]},
+        "moved": 3,
+    }
+
+
+def test_an_iteration_is_retried_by_itself(aws: AwsAccount, stack: Deploy, tmp_path: Path) -> None:
+    ended = _run_map(aws, stack, tmp_path, ["a", "busy"])
+    assert json.loads(ended["output"])["moved"] == 1 + 3
+
+
+def test_an_iterations_error_is_the_maps_and_no_other_begins(
+    aws: AwsAccount, stack: Deploy, tmp_path: Path
+) -> None:
+    ended = _run_map(aws, stack, tmp_path, ["a", "poisoned", "c", "d", "e"], at_once=1)
+    assert json.loads(ended["output"]) == {"caught": "Poisoned", "rate": 7}
+    time.sleep(0.5)
+    assert len(list(tmp_path.glob("calls-*"))) == 2
+
+
+def test_a_map_without_items_has_no_results(aws: AwsAccount) -> None:
+    ended = _run(
+        aws,
+        """
+        QueryLanguage: JSONata
+        StartAt: Each
+        States:
+          Each:
+            Type: Map
+            Items: []
+            ItemProcessor: {StartAt: P, States: {P: {Type: Pass, End: true}}}
+            End: true
+        """,
+    )
+    assert json.loads(ended["output"]) == []
+
+
+_TOGETHER = """
+QueryLanguage: JSONata
+StartAt: Both
+States:
+  Both:
+    Type: %s
+    Catch: [{ErrorEquals: [Bad], Next: Caught}]
+    End: true
+  Caught: {Type: Pass, End: true}
+"""
+_SLOW = """{StartAt: Which, States: {
+  Which: {Type: Choice, Choices: [{Condition: "{%% %s %%}", Next: Bad}], Default: Wait},
+  Bad: {Type: Fail, Error: Bad},
+  Wait: {Type: Wait, Seconds: 2, Next: Write},
+  Write: {Type: Task, Resource: "arn:aws:states:::sqs:sendMessage", End: true,
+    Arguments: {QueueUrl: "{%% $states.context.Execution.Input.queue %%}", MessageBody: late}}}}"""
+_TOGETHERS = {
+    "Map": "Map\n    Items: [false, true]\n    ItemProcessor: " + _SLOW % "$states.input",
+    "Parallel": f"Parallel\n    Branches: [{_SLOW % 'false'}, {_SLOW % 'true'}]",
+}
+
+
+@pytest.mark.parametrize("kind", ["Map", "Parallel"])
+def test_what_fails_ends_what_runs_beside_it(aws: AwsAccount, kind: str) -> None:
+    queue = _queue(aws)
+    machine = _machine(aws, _TOGETHER % _TOGETHERS[kind])
+    begun = time.monotonic()
+    assert _end(aws, _start(aws, machine, {"queue": queue}))["status"] == "SUCCEEDED"
+    assert time.monotonic() - begun < 1.5
+    time.sleep(2)
+    assert "Messages" not in aws.client("sqs").receive_message(QueueUrl=queue)
+    with stepfunctions_scopes.BRIDGE.off():
+        begun = time.monotonic()
+        _end(aws, _start(aws, machine, {"queue": queue}))
+        assert time.monotonic() - begun > 1.9
+    assert "Messages" in aws.client("sqs").receive_message(QueueUrl=queue)
+
+
+_SHADOWED = """
+QueryLanguage: JSONata
+StartAt: Set
+States:
+  Set: {Type: Pass, Assign: {rate: 7}, Next: Each}
+  Each:
+    Type: Map
+    Items: [1]
+    ItemProcessor: {StartAt: P, States: {P: {Type: Pass, Assign: {rate: 8}, End: true}}}
+    End: true
+"""
+
+
+def test_an_inner_scope_cannot_assign_an_outer_variable(aws: AwsAccount, tmp_path: Path) -> None:
+    with pytest.raises(ClientError) as refused:
+        _machine(aws, _SHADOWED)
+    assert _code(refused) == "InvalidDefinition"
+    (tmp_path / "shadowed.asl.yaml").write_text(_SHADOWED)
+    (tmp_path / "template.yaml").write_text(
+        "Transform: AWS::Serverless-2016-10-31\n"
+        "Resources: {Machine: {Type: 'AWS::Serverless::StateMachine',"
+        " Properties: {DefinitionUri: shadowed.asl.yaml}}}\n"
+    )
+    with pytest.raises(StackError, match="'rate' is assigned in an outer"):
+        aws.deploy("stack", tmp_path / "template.yaml")
+    with stepfunctions_scopes.BRIDGE.off():
+        _machine(aws, _SHADOWED)

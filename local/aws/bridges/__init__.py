@@ -23,6 +23,7 @@ from local.aws.bridges import (
     sqs_messages,
     sqs_redrive,
     stepfunctions,
+    stepfunctions_scopes,
 )
 
 ALL = [
@@ -44,6 +45,7 @@ ALL = [
         sqs_messages,
         sqs_redrive,
         stepfunctions,
+        stepfunctions_scopes,
     )
 ]
 

@@ -3,8 +3,8 @@
 AWS: an event for a target that is gone, or that EventBridge may not invoke, goes straight to the
 target's dead-letter queue with the attributes RULE_ARN, TARGET_ARN, ERROR_CODE, ERROR_MESSAGE and
 RETRY_ATTEMPTS, always 0 here and so without EXHAUSTED_RETRY_CONDITION; without a queue it is
-dropped (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html). Functions are invoked
-asynchronously, so Lambda's own retries and dead-letter queue apply
+dropped (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html).
+Functions are invoked asynchronously, so Lambda's own retries and dead-letter queue apply
 (https://docs.aws.amazon.com/lambda/latest/dg/with-eventbridge-scheduler.html), and only where the
 function's policy lets events.amazonaws.com
 (https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html).

@@ -22,8 +22,8 @@ AWS:
 - `States.ALL` catches neither `States.Runtime` nor `States.DataLimitExceeded`; a state's output is
   256 KiB at most
   (https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html).
-- JSONata's Succeed has `Output`, Parallel `Arguments`, `Output` and `Assign`; a branch's variables
-  are its own (https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html).
+- JSONata's Succeed has `Output`
+  (https://docs.aws.amazon.com/step-functions/latest/dg/state-succeed.html).
 """
 # ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
@@ -55,8 +55,20 @@ _ended_tokens: set[str] = set()
 _task: contextvars.ContextVar[tuple[_Context, float]] = contextvars.ContextVar("_task")
 
 
-class _StoppedError(Exception):
-    """The execution has ended from outside; nothing of it goes on."""
+class StoppedError(Exception):
+    """The execution, or the state around, has ended from outside; nothing of it goes on."""
+
+
+# Set when the Map or Parallel around, of which there may be several, has failed.
+aborts: contextvars.ContextVar[tuple[threading.Event, ...]] = contextvars.ContextVar(
+    "aborts", default=()
+)
+
+
+def stop_if_aborted() -> None:
+    """Raise StoppedError when a Map or Parallel around has failed."""
+    if any(event.is_set() for event in aborts.get()):
+        raise StoppedError
 
 
 # --- Stopping and time limits of the machine ---------------------------------------------------
@@ -92,8 +104,9 @@ def _running(context: _Context) -> bool:
 
 
 def _stop_unless_running(context: _Context) -> None:
+    stop_if_aborted()
     if "Execution" in context and not _running(context):
-        raise _StoppedError
+        raise StoppedError
 
 
 @BRIDGE.replace(sfn, "_fail_execution")
@@ -381,25 +394,6 @@ def _apply_output_path(state: _State, data: Any, context: _Context | None = None
     return _output_path(state, data, context)
 
 
-@BRIDGE.replace(sfn, "_run_parallel_branches")
-def _run_parallel_branches(state: _State, raw_input: Any, execution: Any, context: _Context) -> Any:
-    if sfn._state_query_language(state, context) != "JSONata":
-        return _parallel(state, raw_input, execution, context)
-    arguments = sfn._apply_jsonata_arguments(state, raw_input, context)
-    plain = {key: state[key] for key in ("Type", "Branches", "Next", "End") if key in state}
-    results, following = _parallel(plain, arguments, execution, context)
-    output = sfn._apply_jsonata_output(state, raw_input, context, result=results, default=results)
-    sfn._apply_state_assign(state, raw_input, context, result=results)
-    return output, following
-
-
-@BRIDGE.replace(sfn, "_run_sub_machine")
-def _run_sub_machine(states: Any, start: str, data: Any, execution: Any, context: _Context) -> Any:
-    """Give a branch or an iteration its own state, task token and variables."""
-    own = {**context, "variables": dict(context.get("variables", {}))}
-    return _sub_machine(states, start, data, execution, own)
-
-
 @BRIDGE.replace(sfn, "reset")
 def _reset_all() -> None:
     _ended_tokens.clear()
@@ -416,6 +410,4 @@ _add = BRIDGE.original(sfn, "_add_event")
 _retrier = BRIDGE.original(sfn, "_find_matching_retrier")
 _matches = BRIDGE.original(sfn, "_error_matches")
 _output_path = BRIDGE.original(sfn, "_apply_output_path")
-_parallel = BRIDGE.original(sfn, "_run_parallel_branches")
-_sub_machine = BRIDGE.original(sfn, "_run_sub_machine")
 _reset = BRIDGE.original(sfn, "reset")
