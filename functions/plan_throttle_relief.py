@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
-from oncall import planning, throttles
+from oncall import planning, throttle_relief, throttles
 from oncall.step import step
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     contract = contracts.load(call.run.runbook)
     facts = throttles.facts_from(call.payload["facts"])
     diagnosis = throttles.diagnose(facts, contract.verification)
-    plan = throttles.plan(diagnosis, facts, contract.limits)
+    plan = throttle_relief.plan(diagnosis, facts, contract.limits)
     return planning.write(call, aws, diagnosis, plan, throttles.seen(facts))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
-from oncall import looking, throttles
+from oncall import looking, throttle_relief
 from oncall.function_facts import look_again
 from oncall.step import step
 
@@ -33,7 +33,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
 
         return judge
 
-    return looking.take(call, aws, by(throttles.assess), by(throttles.assess_calm))
+    return looking.take(call, aws, by(throttle_relief.assess), by(throttle_relief.assess_calm))
 
 
 handler = step(work)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from oncall.changes import Planned
 
@@ -28,6 +28,17 @@ class Diagnosis:
     sentence: str
     evidence: tuple[str, ...]
     """The first one completes "<target> had … when I looked"."""
+
+
+type Cause = tuple[str, str]
+"""A cause in a word and in a sentence."""
+NO_CAUSE: Cause = ("", "")
+
+
+def diagnosed(evidence: tuple[str, ...], causes: Iterable[Cause], otherwise: Cause) -> Diagnosis:
+    """Return the first cause that there is, else ``otherwise``."""
+    cause, sentence = next((one for one in causes if one[0]), otherwise)
+    return Diagnosis(cause, sentence, evidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,15 @@ class Look:
     carry: Mapping[str, Any] = field(default_factory=dict)
     """What a runbook hands on from look to look; ``effect`` in it says what has been done that no
     setting shows."""
+
+
+def relapsed(look: Look, rules: Mapping[str, float]) -> bool:
+    """Return whether a watch for calm has failed.
+
+    What goes up and down resets both counts, so the looks are counted too.
+    """
+    most = rules["calm_periods"] * rules["patience_periods"]
+    return look.bad >= rules["patience_periods"] or look.number >= most
 
 
 def ended(look: Look, verdict: str, sentence: str) -> Look:

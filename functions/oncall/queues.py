@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from oncall.changes import Planned
 from oncall.levers import BACK_PRESSURE, MAPPING_CONCURRENCY, MAPPING_ENABLED, RESERVED_CONCURRENCY
-from oncall.plans import SHARE_OF_A_RUN, Diagnosis, Look, Plan, ended
+from oncall.plans import NO_CAUSE, SHARE_OF_A_RUN, Look, Plan, diagnosed, ended, relapsed
 from oncall.words import duration, last, ms, per_second, percent, total
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from oncall.plans import Cause, Diagnosis
 
 MAX_CONCURRENCY_OF_A_MAPPING = 1000
 """Lambda API, ``ScalingConfig.MaximumConcurrency``: 2 to 1,000."""
@@ -205,26 +207,16 @@ def evidence(facts: Facts) -> tuple[str, ...]:
 
 def diagnose(facts: Facts, verification: Mapping[str, float]) -> Diagnosis:
     """Name the one cause that the evidence supports; ``undecided`` is an answer too."""
-    shown = evidence(facts)
-    for cause, sentence in (
+    causes = (
         _consumer_cause(facts),
         _health_cause(facts, verification),
         _flow_cause(facts, verification),
-    ):
-        if cause:
-            return Diagnosis(cause, sentence, shown)
-    return Diagnosis(
-        "undecided",
-        f"The metrics do not tell why {facts.queue} does not drain.",
-        shown,
     )
+    unknown = f"The metrics do not tell why {facts.queue} does not drain."
+    return diagnosed(evidence(facts), causes, ("undecided", unknown))
 
 
-type _Cause = tuple[str, str]
-_NONE: _Cause = ("", "")
-
-
-def _consumer_cause(facts: Facts) -> _Cause:
+def _consumer_cause(facts: Facts) -> Cause:
     """Find what is wrong with the wiring: nobody consumes."""
     name = facts.queue
     if facts.mappings == 0:
@@ -244,10 +236,10 @@ def _consumer_cause(facts: Facts) -> _Cause:
             "stop_switch",
             f"{facts.function}'s reserved concurrency is 0: somebody has stopped it on purpose.",
         )
-    return _NONE
+    return NO_CAUSE
 
 
-def _health_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
+def _health_cause(facts: Facts, verification: Mapping[str, float]) -> Cause:
     """Find what is wrong with the work itself."""
     failing = facts.failing_share
     if failing is not None and failing >= verification["failing_share"]:
@@ -271,13 +263,13 @@ def _health_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
                 f"processed."
             ),
         )
-    return _NONE
+    return NO_CAUSE
 
 
-def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
+def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> Cause:
     """Find why healthy work does not keep up."""
     if not facts.depths or facts.arrival_rate is None or facts.drain_rate is None:
-        return _NONE
+        return NO_CAUSE
     if facts.visible <= clear_below(max(facts.depths), verification) or _draining(
         facts, verification
     ):
@@ -312,7 +304,7 @@ def _flow_cause(facts: Facts, verification: Mapping[str, float]) -> _Cause:
                 f"({per_second(facts.drain_rate)}), with no cap in its way."
             ),
         )
-    return _NONE
+    return NO_CAUSE
 
 
 def is_slow(facts: Facts, verification: Mapping[str, float]) -> bool:
@@ -593,11 +585,7 @@ def assess_calm(
             f"{facts.queue} is drained and stays calm: {facts.visible} waiting, "
             f"{planned['backlog']} at the start.",
         )
-    # A queue that goes up and down resets both counts, so the looks are counted too.
-    if (
-        bad >= rules["patience_periods"]
-        or number >= rules["calm_periods"] * rules["patience_periods"]
-    ):
+    if relapsed(look, rules):
         return ended(
             look,
             "recurred",

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncall import contract as contracts
-from oncall import throttles
+from oncall import throttle_relief, throttles
 from oncall.plans import Look, Plan
 from oncall.throttles import Facts, Provisioned, User
 
@@ -90,7 +90,7 @@ def cause(facts: Facts) -> str:
 
 
 def plan(facts: Facts, **limits: float) -> Plan:
-    return throttles.plan(throttles.diagnose(facts, RULES), facts, {**LIMITS, **limits})
+    return throttle_relief.plan(throttles.diagnose(facts, RULES), facts, {**LIMITS, **limits})
 
 
 def document(facts: Facts) -> dict[str, Any]:
@@ -558,7 +558,7 @@ def healthy_facts(draw: st.DrawFn) -> Facts:
 @given(facts=any_facts() | healthy_facts(), limits=limits_drawn)
 def test_no_plan_passes_a_bound_whatever_the_facts(facts: Facts, limits: dict[str, float]) -> None:
     diagnosis = throttles.diagnose(facts, RULES)
-    found = throttles.plan(diagnosis, facts, limits)
+    found = throttle_relief.plan(diagnosis, facts, limits)
     assert (found.action in {"human", "watch"}) is (not found.changes)
     assert len({one.lever for one in found.changes}) == len(found.changes)
     taken = 0
@@ -605,7 +605,7 @@ def quiet(**changed: Any) -> Facts:
 def looks(facts: Sequence[Facts], planned: dict[str, Any] = PLAN) -> list[Look]:
     found = [FIRST]
     for one in facts:
-        found.append(throttles.assess(found[-1], one, planned, RULES))
+        found.append(throttle_relief.assess(found[-1], one, planned, RULES))
         if found[-1].verdict != "wait":
             break
     return found[1:]
@@ -764,7 +764,7 @@ def test_every_watch_ends_whatever_the_function_does(
 
     look, number = FIRST, 0
     while look.verdict in {"", "wait"}:
-        look = throttles.assess(look, facts(number), planned, RULES)
+        look = throttle_relief.assess(look, facts(number), planned, RULES)
         number += 1
         assert look.number == number <= 100
         assert 0 <= look.done <= 1
@@ -780,7 +780,7 @@ def calm(refused: Sequence[int]) -> list[Look]:
     found = [FIRST]
     for count in refused:
         facts = quiet(throttled_recently=count, reserved=10)
-        found.append(throttles.assess_calm(found[-1], facts, PLAN, RULES))
+        found.append(throttle_relief.assess_calm(found[-1], facts, PLAN, RULES))
         if found[-1].verdict != "wait":
             break
     return found[1:]
