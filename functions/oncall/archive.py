@@ -9,7 +9,7 @@ ledger of the same name what has become of each::
         {"id": "…", "outcome": "replayed", "reason": "", "new": "…", "doubt": ""}
 
 ``class`` is what was decided, ``outcome`` what came of it. A letter's hash is its ``MD5OfBody``.
-Nothing here holds more than a chunk, or a 256th of the ids, however many there are.
+Nothing here holds more than a chunk, or a 64th of the ids, however many there are.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, islice
+from threading import Lock
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ NOT_DELETED = "not_deleted"
 """A doubt: SQS has not confirmed the deletion, so it may be received again."""
 
 _ENDING = ".jsonl.gz"
-_PARTS = 256
+_PARTS = 64
+_PART_IN_MEMORY = 8192
 _EXAMPLES = 20
 _FASTEST = 1
 """zlib's level: a fifth of the size at a third of the usual level's time."""
@@ -174,7 +176,8 @@ class Balance:
     possible_duplicates: int
     """Letters that may be at the destination more than once. A dead worker has sent at most the ten
     of its last call without deleting them, and those whose deletion had failed before; which of its
-    chunk they are is not known, so all of it counts that came again and was replayed."""
+    chunk they are is not known, so all of it counts that came again and was replayed. Unknown ones
+    come on top, where a call of the dead worker had no answer and was made again."""
     differences: int
     """Letters whose chunk has a ledger without them, or a ledger of what is not in the archive."""
     examples: tuple[str, ...]
@@ -205,7 +208,10 @@ _NO_LINE, _NO_LETTER = "m", "x"
 def reconcile(store: Store, run: str) -> Balance:
     """Hold the archive against the ledgers, by id; 40 B a letter are on disk meanwhile."""
     with ExitStack() as stack:
-        parts = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(_PARTS)]
+        parts = [
+            stack.enter_context(tempfile.SpooledTemporaryFile(_PART_IN_MEMORY))
+            for _ in range(_PARTS)
+        ]
         for name, archived, told in _chunks(store, run):
             letters = _archived(store, run, name) if archived else ()
             ledger = {line.id: line for line in _told(store, run, name)} if told else None
@@ -333,11 +339,12 @@ def replayed_ids(store: Store, run: str) -> set[str]:
 class ArchivedLetters:
     """Archived letters as ``mover.Source``: nothing to hide, and what is deleted is kept anyhow.
 
-    For one thread, as there is no telling here what another one has in hand.
+    ``skip`` are ids that another round has replayed. Threads may share it.
     """
 
     def __init__(self, letters: Iterable[Letter], skip: Collection[str] = ()) -> None:
         self._letters = (one for one in letters if one["MessageId"] not in skip)
+        self._lock = Lock()
 
     def receive(
         self,
@@ -346,7 +353,8 @@ class ArchivedLetters:
         wait_seconds: int,  # noqa: ARG002 -- the protocol's
     ) -> list[Letter]:
         """Return the next letters."""
-        some = islice(self._letters, max_messages)
+        with self._lock:
+            some = list(islice(self._letters, max_messages))
         return [{**one, "ReceiptHandle": one["MessageId"]} for one in some]
 
     def delete(self, handles: dict[str, str]) -> set[str]:  # noqa: ARG002 -- the protocol's

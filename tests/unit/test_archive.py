@@ -173,7 +173,7 @@ def peak(letters: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_letters() -> None:
-    assert peak(20_000) < 1.2 * peak(2_000)
+    assert peak(32_000) < 1.2 * peak(16_000)
 
 
 def ids(letters: Iterable[Any]) -> list[str]:
