@@ -306,6 +306,70 @@ def test_a_batch_needs_the_action_of_its_single_form(aws: AwsAccount, stack: Dep
     ] * 2
 
 
+_QUEUES = """
+    Tagged: {Type: AWS::SQS::Queue, Properties: {Tags: [{Key: runbook-automation, Value: enabled}]}}
+    Untagged: {Type: AWS::SQS::Queue}
+    Caller:
+      Type: AWS::Serverless::Function
+      Properties:
+        Policies: [{Version: "2012-10-17", Statement: [%s]}]
+"""
+_QUEUE_ACTIONS = (
+    "SendMessage", "ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility",
+    "GetQueueAttributes", "SetQueueAttributes", "ListQueueTags", "ListDeadLetterSourceQueues",
+    "GetQueueUrl", "PurgeQueue",
+)  # fmt: skip
+
+
+def test_every_action_on_a_queue_can_be_granted_by_its_tag(aws: AwsAccount, stack: Deploy) -> None:
+    actions = ", ".join(f'"sqs:{action}"' for action in _QUEUE_ACTIONS)
+    names = stack(
+        _QUEUES
+        % (
+            f'{{Effect: Allow, Resource: "*", Action: [{actions}],'
+            ' Condition: {StringEquals: {"aws:ResourceTag/runbook-automation": enabled}}}'
+        ),
+        _CODE,
+    )
+    client = aws.client("sqs")
+    handles: dict[str, str] = {}
+    for queue in ("Tagged", "Untagged"):
+        client.send_message(QueueUrl=names[queue], MessageBody="x")
+        [message] = client.receive_message(QueueUrl=names[queue])["Messages"]
+        handles[queue] = message["ReceiptHandle"]
+
+    def call(queue: str, method: str, **more: Any) -> str:
+        return _call(aws, names["Caller"], "sqs", method, QueueUrl=names[queue], **more)
+
+    for queue in ("Tagged", "Untagged"):
+        handle = {"ReceiptHandle": handles[queue]}
+        longer = {**handle, "VisibilityTimeout": 60}
+        answers = [
+            call(queue, "send_message", MessageBody="x"),
+            call(queue, "send_message_batch", Entries=[{"Id": "1", "MessageBody": "x"}]),
+            call(queue, "receive_message"),
+            call(queue, "change_message_visibility", **longer),
+            call(queue, "change_message_visibility_batch", Entries=[{"Id": "1", **longer}]),
+            call(queue, "delete_message_batch", Entries=[{"Id": "1", **handle}]),
+            call(queue, "delete_message", **handle),
+            call(queue, "get_queue_attributes", AttributeNames=["All"]),
+            call(queue, "set_queue_attributes", Attributes={"VisibilityTimeout": "31"}),
+            call(queue, "list_queue_tags"),
+            call(queue, "list_dead_letter_source_queues"),
+            call(queue, "purge_queue"),
+            _call(
+                aws, names["Caller"], "sqs", "get_queue_url",
+                QueueName=names[queue].rpartition("/")[2],
+            ),
+        ]  # fmt: skip
+        if queue == "Tagged":
+            assert set(answers) == {"allowed"}
+        else:
+            assert all(map(_denied, answers)), answers
+    actions_used = {call.action for call in aws.calls.by_role()[names["CallerRole"]]}
+    assert actions_used == {f"sqs:{action}" for action in _QUEUE_ACTIONS}
+
+
 def test_a_bucket_that_demands_tls_can_be_written(aws: AwsAccount, stack: Deploy) -> None:
     bucket = f"tls-only-{aws.account}"
     aws.client("s3").create_bucket(Bucket=bucket)

@@ -561,6 +561,28 @@ END:VCALENDAR
 """
 
 
+def test_dead_letters_raise_an_alarm_until_they_are_moved(aws: AwsAccount) -> None:
+    sqs = aws.client("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    policy = json.dumps({"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 1})
+    url = sqs.create_queue(QueueName="orders", Attributes={"RedrivePolicy": policy})["QueueUrl"]
+    alarm(
+        aws,
+        Namespace="AWS/SQS",
+        MetricName="ApproximateNumberOfMessagesVisible",
+        Dimensions=[{"Name": "QueueName", "Value": "dead"}],
+        Threshold=0.0,
+    )
+    eventually(lambda: state(aws) == "OK")
+    sqs.send_message(QueueUrl=url, MessageBody="x")
+    sqs.receive_message(QueueUrl=url, VisibilityTimeout=0)
+    sqs.receive_message(QueueUrl=url)
+    eventually(lambda: state(aws) == "ALARM")
+    sqs.start_message_move_task(SourceArn=arn["QueueArn"])
+    eventually(lambda: state(aws) == "OK")
+
+
 def calendar(aws: AwsAccount, name: str, kind: str) -> None:
     aws.client("ssm").create_document(
         Name=name,

@@ -150,6 +150,65 @@ def test_poison_messages_do_not_age_the_queue_and_redrive_is_not_a_send(aws: Aws
     assert total(aws, "AWS/SQS", "NumberOfMessagesSent", QueueName="dead") == 0
 
 
+def queue_with_dead_letters(aws: AwsAccount, bodies: int) -> tuple[str, str, str]:
+    """Make messages dead letters; return both queues' URLs and the dead-letter queue's ARN."""
+    sqs = aws.client("sqs")
+    dead = sqs.create_queue(QueueName="dead")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    policy = json.dumps({"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 1})
+    url = sqs.create_queue(QueueName="orders", Attributes={"RedrivePolicy": policy})["QueueUrl"]
+    entries = [{"Id": str(n), "MessageBody": str(n)} for n in range(bodies)]
+    sqs.send_message_batch(QueueUrl=url, Entries=entries)  # type: ignore[arg-type]  # plain entries
+    sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, VisibilityTimeout=0)
+    sqs.receive_message(QueueUrl=url)
+    return url, dead, arn["QueueArn"]
+
+
+def test_a_dead_letter_queue_counts_what_is_done_with_its_letters(aws: AwsAccount) -> None:
+    sqs = aws.client("sqs")
+    url, dead, _ = queue_with_dead_letters(aws, 4)
+    eventually(lambda: latest(aws, "ApproximateNumberOfMessagesVisible", "dead") == 4)
+    letters = sqs.receive_message(QueueUrl=dead, MaxNumberOfMessages=3)["Messages"]
+    sqs.send_message_batch(
+        QueueUrl=url, Entries=[{"Id": m["MessageId"], "MessageBody": m["Body"]} for m in letters]
+    )
+    sqs.delete_message_batch(
+        QueueUrl=dead,
+        Entries=[{"Id": m["MessageId"], "ReceiptHandle": m["ReceiptHandle"]} for m in letters],
+    )
+    eventually(lambda: latest(aws, "ApproximateNumberOfMessagesVisible", "dead") == 1)
+
+    def counted(name: str, queue: str) -> float:
+        return total(aws, "AWS/SQS", f"NumberOfMessages{name}", QueueName=queue)
+
+    assert [counted(name, "dead") for name in ("Sent", "Received", "Deleted")] == [0, 3, 3]
+    assert [counted(name, "orders") for name in ("Sent", "Deleted")] == [4 + 3, 0]
+    sqs.send_message(QueueUrl=dead, MessageBody="by hand")
+    eventually(lambda: counted("Sent", "dead") == 1)
+
+
+def test_a_move_counts_as_what_it_does(aws: AwsAccount) -> None:
+    _, _, arn = queue_with_dead_letters(aws, 4)
+    aws.client("sqs").start_message_move_task(SourceArn=arn)
+    eventually(lambda: latest(aws, "ApproximateNumberOfMessagesVisible", "orders") == 4)
+    assert latest(aws, "ApproximateNumberOfMessagesVisible", "dead") == 0
+    assert total(aws, "AWS/SQS", "NumberOfMessagesSent", QueueName="orders") == 8
+    assert total(aws, "AWS/SQS", "NumberOfMessagesReceived", QueueName="dead") == 4
+    assert total(aws, "AWS/SQS", "NumberOfMessagesDeleted", QueueName="dead") == 4
+
+
+def test_what_another_service_gives_up_counts_as_sent(aws: AwsAccount) -> None:
+    sqs, events = aws.client("sqs"), aws.client("events")
+    url = sqs.create_queue(QueueName="undelivered")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]
+    gone = f"arn:aws:sqs:{REGION}:{aws.account}:gone"
+    events.put_rule(Name="all", EventPattern=json.dumps({"source": ["shop"]}))
+    target: Any = {"Id": "q", "Arn": gone, "DeadLetterConfig": {"Arn": arn["QueueArn"]}}
+    events.put_targets(Rule="all", Targets=[target])
+    events.put_events(Entries=[{"Source": "shop", "DetailType": "Sold", "Detail": "{}"}] * 2)
+    eventually(lambda: total(aws, "AWS/SQS", "NumberOfMessagesSent", QueueName="undelivered") == 2)
+
+
 def test_accounts_and_regions_do_not_meet(aws: AwsAccount) -> None:
     aws.client("sqs").create_queue(QueueName="same-name")
     other = aws.for_account("210987654321", "us-west-2")
