@@ -12,6 +12,7 @@ OnCallError
 ├── Ineffective     the change did not help in time, or made things worse
 ├── Contained       what a person agreed to stop is stopped, and stays so until a person lets it go
 ├── Recurred        it helped, but the trouble was back after settings were put back
+├── NotReconciled   the archive and what became of the letters differ; the sentence names them
 ├── PutBackFailed   a setting could not be put back; its lease stays so that the sweeper tries again
 ├── LockLost        another run holds the target now: this one may not write any more
 ├── Contended       too many write to one incident at once; the caller tries again
@@ -73,6 +74,10 @@ class Recurred(OnCallError):
 
 class Contained(OnCallError):
     """The harm is stopped by a change that only a person may undo, once its cause is mended."""
+
+
+class NotReconciled(OnCallError):
+    """What was archived is not what was replayed, quarantined, dropped and left."""
 
 
 class PutBackFailed(OnCallError):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oncall.step import Call
 
 _MARKS = (0.25, 0.5, 0.75)
+_UNDER_WAY = frozenset({"wait", "go"})
 _UNHELPFUL = frozenset({"ineffective", "worse"})
 
 type Judge = Callable[[Look, Incident], Look]
@@ -56,7 +57,7 @@ def _write(call: Call, aws: Services, incident: Incident, before: Look, look: Lo
     entry = None
     passed = [mark for mark in _MARKS if before.done < mark <= look.done]
     ends_well = phase == "calm" and look.verdict == "relieved"  # the closing line says it
-    if (look.verdict != "wait" and not ends_well) or (passed and phase == "relief"):
+    if (look.verdict not in _UNDER_WAY and not ends_well) or (passed and phase == "relief"):
         entry = Entry(
             id=f"{phase}-{call.run.round}-{look.number}", kind="verified", text=look.sentence
         )

@@ -31,7 +31,7 @@ from oncall.letters import BATCH_ENTRIES, BOUNCED, Sorting, group_of, next_batch
 from oncall.sqs_wire import Refused, Throttled, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from oncall.letters import Destination, Entry, Fate, Letter, Rules
     from oncall.sqs_wire import Sent
@@ -359,7 +359,7 @@ class _Thread:
         self._chunks = 0
         self._failures = 0
         self._stopped: set[str] = set()
-        """Groups of which a letter was left: what comes after it must not pass it."""
+        """Groups of which a letter was left; where order counts, no other of them may pass it."""
         self._tally = Tally()
 
     def run(self) -> Tally:
@@ -468,16 +468,9 @@ class _Thread:
             self._hide(hand, hand.handles, 0)
             return "failed"
         self._tally.archived += len(hand.letters)
-        waiting: deque[tuple[Letter, int]] = deque()
-        gone: dict[str, Fate] = {}
-        for (key, letter), (fate, size) in zip(hand.letters.items(), judged, strict=True):
-            if fate.then == "replay":
-                waiting.append((letter, size))
-            elif fate.then != "leave":
-                gone[key] = fate
-            elif self._may_touch(hand, key):
-                self._leave(hand, Line(key, LEFT, fate.why))
+        waiting, gone, stopped = self._divide(hand, judged)
         ended = self._send_all(hand, waiting) or self._discard_all(hand, gone)
+        self._stopped |= stopped
         freed = hand.open()
         for key in freed:
             self._leave(hand, Line(key, LEFT, ended))
@@ -487,6 +480,28 @@ class _Thread:
         left = {key: handle for key, handle in hand.handles.items() if key not in freed}
         self._hide(hand, left, math.ceil(max(0, until - self._ports.clock())))
         return ended if told else "failed"
+
+    def _divide(
+        self, hand: _Hand, judged: list[tuple[Fate, int]]
+    ) -> tuple[deque[tuple[Letter, int]], dict[str, Fate], set[str]]:
+        """Return what is to be sent, what is to be deleted, and groups in which a letter is left.
+
+        What came before such a letter may still go.
+        """
+        waiting: deque[tuple[Letter, int]] = deque()
+        gone: dict[str, Fate] = {}
+        stopped: set[str] = set()
+        for (key, letter), (fate, size) in zip(hand.letters.items(), judged, strict=True):
+            if not self._may_touch(hand, key, stopped):
+                continue
+            if fate.then == "replay":
+                waiting.append((letter, size))
+            elif fate.then == "leave":
+                self._leave(hand, Line(key, LEFT, fate.why))
+                stopped.add(group_of(letter))
+            else:
+                gone[key] = fate
+        return waiting, gone, stopped
 
     def _archive(self, hand: _Hand, fates: Iterable[Fate]) -> str:
         """Archive a chunk; return its name, ``""`` if that cannot be done."""
@@ -539,13 +554,15 @@ class _Thread:
                 self._send(hand, batch)
         return ""
 
-    def _may_touch(self, hand: _Hand, key: str) -> bool:
+    def _may_touch(self, hand: _Hand, key: str, stopped: Collection[str] = ()) -> bool:
         """Return whether a letter may be acted on; leave it where its group is stopped."""
         if key in hand.lines:
             return False
-        if self._stopped and group_of(hand.letters[key]) in self._stopped:
-            self._leave(hand, Line(key, LEFT, "group_stopped"))
-            return False
+        if self._order.ordered:
+            group = group_of(hand.letters[key])
+            if group in self._stopped or group in stopped:
+                self._leave(hand, Line(key, LEFT, "group_stopped"))
+                return False
         return True
 
     def _send(self, hand: _Hand, batch: dict[str, Entry]) -> None:
@@ -558,6 +575,7 @@ class _Thread:
         for line in lines:
             if line.outcome == LEFT:
                 self._leave(hand, line)
+                self._stopped.add(group_of(hand.letters[line.id]))
                 continue
             doubt = line.doubt
             if line.id in failed:
@@ -633,8 +651,6 @@ class _Thread:
         left = self._tally.left
         left[line.reason] = left.get(line.reason, 0) + 1
         self._tally.possible_duplicates += bool(line.doubt)
-        if self._order.ordered:
-            self._stopped.add(group_of(hand.letters[line.id]))
 
     def _delete(self, hand: _Hand, keys: Iterable[str]) -> set[str]:
         """Delete letters; return those that are not known to be deleted."""
@@ -663,6 +679,7 @@ class _Thread:
             del hand.handles[key]
             if key not in hand.lines:
                 self._leave(hand, Line(key, LEFT, "lapsed"))
+                self._stopped.add(group_of(hand.letters[key]))
 
     def _hide(self, hand: _Hand, handles: Mapping[str, str], seconds: int) -> None:
         """Hide letters as far as they are still ours; where that fails they come again sooner."""

@@ -22,7 +22,8 @@ def write(
 ) -> Mapping[str, Any]:
     """Write the plan; ``seen`` are the numbers that later looks compare with.
 
-    Returns ``{"action", "levers": [ids in order], "needs_yes", "plan_hash", "period_seconds"}``.
+    Returns ``{"action", "levers": [ids in order], "needs_yes", "plan_hash", "period_seconds"}``;
+    an order that is no lever comes last, as ``order``.
     Raises ``NeedsHuman`` when the evidence calls for one, or after too many plans, and
     ``Aborted`` or ``TakenOver`` when a person has stopped the run.
     """
@@ -58,7 +59,7 @@ def write(
     always_ask = plan.action in contract.modes["always_ask"]
     return {
         "action": plan.action,
-        "levers": [change.lever for change in plan.changes],
+        "levers": [*(change.lever for change in plan.changes), *(["order"] if plan.order else [])],
         "needs_yes": plan.acts and (call.run.mode == "ask" or always_ask),
         "plan_hash": document["hash"],
         "period_seconds": aws.settings.period_seconds,

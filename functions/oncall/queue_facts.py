@@ -29,7 +29,7 @@ def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
     rules = contracts.load(runbook).verification
     url = queue_url(aws, arn)
     queue = _queue(aws, url, arn)
-    tags = aws.client("sqs").list_queue_tags(QueueUrl=url).get("Tags", {})
+    declared = tags(aws, url)
     mappings = _mappings(aws, queue=arn)
     consumer = _consumer(aws, mappings[0]) if len(mappings) == 1 else {}
     series = _metrics(
@@ -40,8 +40,8 @@ def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
         window=int(rules["window_periods"]),
         baseline=int(rules["baseline_periods"]),
     )
-    back_pressure = tags.get(BACK_PRESSURE_TAG)
-    safe_size = tags.get(SAFE_SIZE_TAG, "")
+    back_pressure = declared.get(BACK_PRESSURE_TAG)
+    safe_size = declared.get(SAFE_SIZE_TAG, "")
     return Facts(
         period_seconds=aws.settings.period_seconds,
         mappings=len(mappings),
@@ -57,31 +57,37 @@ def read_facts(aws: Services, runbook: str, arn: str) -> Facts:
 
 def _queue(aws: Services, url: str, arn: str) -> dict[str, Any]:
     """Read the queue (SQS ``GetQueueAttributes``) and its dead-letter queue's depth."""
-    attributes = _attributes(aws, url)
-    redrive = _redrive(attributes)
+    found = attributes(aws, url)
+    redrive = _redrive(found)
     dlq_arn = str(redrive.get("deadLetterTargetArn", ""))
     dlq_visible = None
     if dlq_arn:
-        dlq = _attributes(aws, queue_url(aws, dlq_arn))
+        dlq = attributes(aws, queue_url(aws, dlq_arn))
         dlq_visible = int(dlq["ApproximateNumberOfMessages"])
     received = redrive.get("maxReceiveCount")
     return {
         "queue": arn.rsplit(":", 1)[-1],
         "queue_arn": arn,
         "fifo": arn.endswith(".fifo"),
-        "visible": int(attributes["ApproximateNumberOfMessages"]),
-        "in_flight": int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-        "delayed": int(attributes["ApproximateNumberOfMessagesDelayed"]),
-        "visibility_timeout": int(attributes["VisibilityTimeout"]),
+        "visible": int(found["ApproximateNumberOfMessages"]),
+        "in_flight": int(found["ApproximateNumberOfMessagesNotVisible"]),
+        "delayed": int(found["ApproximateNumberOfMessagesDelayed"]),
+        "visibility_timeout": int(found["VisibilityTimeout"]),
         "max_receive_count": int(received) if received else None,
         "dlq": dlq_arn.rsplit(":", 1)[-1] or None,
         "dlq_visible": dlq_visible,
     }
 
 
-def _attributes(aws: Services, url: str) -> Mapping[str, str]:
+def attributes(aws: Services, url: str) -> Mapping[str, str]:
+    """Return all of a queue's attributes (SQS ``GetQueueAttributes``)."""
     answer = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     return {str(name): value for name, value in answer["Attributes"].items()}
+
+
+def tags(aws: Services, url: str) -> Mapping[str, str]:
+    """Return a queue's tags (SQS ``ListQueueTags``)."""
+    return aws.client("sqs").list_queue_tags(QueueUrl=url).get("Tags", {})
 
 
 def _redrive(attributes: Mapping[str, str]) -> Mapping[str, Any]:

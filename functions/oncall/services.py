@@ -78,13 +78,13 @@ class Services:
     ) -> None:
         self.settings = settings
         self.clock = clock
-        self._session = session or boto3.session.Session()
+        self.session = session or boto3.session.Session()
         self._clients: dict[str, object] = {}
 
     @cached_property
     def store(self) -> IncidentStore:
         """The incidents table."""
-        resource = self._session.resource("dynamodb", config=_CONFIG)
+        resource = self.session.resource("dynamodb", config=_CONFIG)
         return IncidentStore(resource.Table(self.settings.table), self.clock)
 
     @overload
@@ -104,5 +104,5 @@ class Services:
     def client(self, name: str) -> object:
         """Return the client of an AWS service, made once."""
         if name not in self._clients:
-            self._clients[name] = self._session.client(name, config=_CONFIG)  # type: ignore[call-overload]  # the overloads above name what there is
+            self._clients[name] = self.session.client(name, config=_CONFIG)  # type: ignore[call-overload]  # the overloads above name what there is
         return self._clients[name]

@@ -236,6 +236,13 @@ def test_variables_of_enclosing_states_are_known_inside_and_own_names_are_no_var
     assert rules_broken(machine) == set()
 
 
+def test_an_error_inside_a_map_is_caught_by_the_map() -> None:
+    inside = planted(CLEAN, (*INNER, "Catch"), GONE)
+
+    assert "catch-missing" not in rules_broken(inside)
+    assert "catch-missing" in rules_broken(planted(inside, (*MAP, "Catch"), GONE))
+
+
 def test_asl_validator_tells_the_flawed_machine_from_the_clean_one() -> None:
     flawed = planted(CLEAN, (*DONE, "Output"), "{% $a + %}")
 

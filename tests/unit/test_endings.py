@@ -31,6 +31,7 @@ OUTCOMES = {
     "BadInput": "failed",
     "Contended": "failed",
     "NotFound": "failed",
+    "NotReconciled": "failed",
     "PutBackFailed": "failed",
     "WorldMoved": "failed",
     # These stop no run: the machine ends without a close, or another function raises them.

@@ -169,6 +169,9 @@ class Scope:
     states: States
     known: frozenset[str] = frozenset()
     path: str = ""
+    caught: bool = False
+    """Whether an enclosing state has a Catch: an iteration's error is the Map's own
+    (https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html)."""
 
     def where(self, state: str) -> str:
         """Name a state together with the states that it lies inside."""
@@ -196,7 +199,7 @@ def check_machine(
         findings += _caught_ends(scope, frozenset(handled_errors))
         findings += _loops(scope)
         for name, state in scope.states.items():
-            findings += _state(scope.where(name), name, state, error_classes)
+            findings += _state(scope, name, state, error_classes)
     return sorted(set(findings))
 
 
@@ -237,6 +240,7 @@ def _scopes(definition: Mapping[str, Any]) -> Iterator[Scope]:
                     # https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html
                     known.get(name, frozenset()),
                     f"{scope.where(name)} > ",
+                    scope.caught or bool(state.get("Catch")),
                 )
                 for part in inner
             ]
@@ -299,9 +303,9 @@ def _structure(scope: Scope) -> Iterator[Finding]:
 
 
 def _state(
-    where: str, name: str, state: State, error_classes: Collection[str] | None
+    scope: Scope, name: str, state: State, error_classes: Collection[str] | None
 ) -> Iterator[Finding]:
-    kind = str(state.get("Type"))
+    where, kind = scope.where(name), str(state.get("Type"))
     yield from _fields(where, kind, state)
     yield from _wording(where, name, kind, state)
     yield from _error_names(where, state, error_classes)
@@ -310,7 +314,8 @@ def _state(
     if kind == "Task":
         yield from _task(where, state)
         yield from _retry(where, state.get("Retry", ()))
-    if kind in ("Task", "Map", "Parallel"):
+    caught = scope.caught and not state.get("Catch")
+    if kind in ("Task", "Map", "Parallel") and not caught:
         yield from _catch(where, state.get("Catch", ()))
 
 

@@ -29,6 +29,8 @@ FRAME = (
     "Not closed",
 )
 """States that every runbook has; what is its own stands between them."""
+OPTIONAL = frozenset({"Put settings back"})
+"""A runbook that changes no settings has none to put back."""
 # What a runbook fills in: its id, the state that inspects, and the function that looks.
 _OWN = (
     (re.compile(r'"Inspect [a-z ]+"'), '"Inspect"'),
@@ -38,7 +40,7 @@ _OWN = (
 
 def check_frame(machines: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
     """Compare the frame of each machine with the first one's, but for Comments."""
-    first, *others = sorted(machines)
+    first, *others = sorted(machines, key=lambda name: (-len(machines[name]["States"]), name))
     return sorted(
         finding
         for other in others
@@ -51,7 +53,8 @@ def _compared(
 ) -> Iterator[Finding]:
     for state in FRAME:
         if state not in machine["States"]:
-            yield Finding("frame-missing", name, f"it has no state {state!r}")
+            if state not in OPTIONAL:
+                yield Finding("frame-missing", name, f"it has no state {state!r}")
         elif _plain(name, machine["States"][state]) != _plain(first, model["States"].get(state)):
             yield Finding("frame-differs", name, f"{state!r} is not as in {first}")
 

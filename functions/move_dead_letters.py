@@ -1,0 +1,132 @@
+"""Move dead letters for one bounded round: archived first, sent, and deleted once confirmed.
+
+Called with ``{"run", "state", "plan_hash", "part": "canary"|"round", "worker", "workers", "rate",
+"round"}``; returns ``{"tally": {...}}``, the fields of ``oncall.mover.Tally``. It may die anywhere
+and be called again: what was sent is deleted, what was not is in the queue.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from oncall import archive, guards, letters, mover, queue_facts
+from oncall import contract as contracts
+from oncall.archive_store import bucket_store
+from oncall.errors import Aborted, GuardRefused, TakenOver, WorldMoved
+from oncall.sqs_wire import Queue
+from oncall.step import step
+from oncall.targets import queue_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from oncall.incident import Incident
+    from oncall.services import Services
+    from oncall.step import Call
+
+_LONGEST_SECONDS = 240
+"""Of a round: the function's time less what calls under way and the start may take."""
+_SHORTEST_SECONDS = 6
+"""Of a round: enough for the long polls that find a queue empty."""
+_POLL_SECONDS = 10
+_THREADS = 64
+_RATE_OF_A_THREAD = 50
+"""Letters a second that a thread moves at least, at 60 ms a call."""
+_NO_LIMIT = 10_000_000
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Move letters.
+
+    Raises ``WorldMoved`` (another plan is in the record), ``GuardRefused``, ``Aborted`` or
+    ``TakenOver``; nothing has been touched then.
+    """
+    incident = aws.store.load(call.run.incident)
+    if incident.plan.get("hash") != call.payload["plan_hash"]:
+        raise WorldMoved("The record holds another plan by now; I look again.")
+    order = incident.plan["order"]
+    source, destination = (queue_url(aws, arn) for arn in (call.run.target, order["destination"]))
+    for arn, url in ((call.run.target, source), (order["destination"], destination)):
+        name = arn.rsplit(":", 1)[-1]
+        guards.check_before_change(aws, call.run, name, queue_facts.tags(aws, url))
+    # The lock is checked by this write: a worker of a run that has lost it moves nothing.
+    aws.store.note(call.run, None, phase="acting")
+    takes = queue_facts.attributes(aws, destination)
+    given = _order(call, aws, incident, int(takes["MaximumMessageSize"]))
+    tally = mover.move(given, _ports(call, aws, order, source, destination))
+    return {"tally": asdict(tally)}
+
+
+def _order(call: Call, aws: Services, incident: Incident, most_bytes: int) -> mover.Order:
+    limits = contracts.load(call.run.runbook).limits
+    order, now = incident.plan["order"], time.time()
+    canary = call.payload["part"] == "canary"
+    workers = int(call.payload.get("workers", 1))
+    rate = float(order["first_rate"] if canary else call.payload["rate"]) / workers
+    period = aws.settings.period_seconds
+    seconds = max(_SHORTEST_SECONDS, min(_LONGEST_SECONDS, limits["round_periods"] * period))
+    deadline = now + seconds
+    number = 0 if canary else int(call.payload["round"])
+    return mover.Order(
+        run=call.run.incident,
+        # A try after a crash must not write over what the dead one has archived.
+        worker=f"{number:04}-{int(call.payload['worker']):02}-{uuid.uuid4().hex[:8]}",
+        deadline=deadline,
+        most=int(order["canary"]) if canary else _NO_LIMIT,
+        destination=letters.Destination(
+            fifo=order["destination"].endswith(".fifo"), max_message_bytes=most_bytes
+        ),
+        rules=letters.compile_rules(order["rules"]),
+        max_replays=int(limits["max_replays"]),
+        fifo_source=call.run.target.endswith(".fifo"),
+        rate=rate,
+        wait_seconds=max(1, min(_POLL_SECONDS, period // 6)),
+        threads=1 if canary else min(_THREADS, math.ceil(rate / _RATE_OF_A_THREAD)),
+        # Left letters come again soon after the round, so that whoever looks then finds them.
+        left_until=deadline + 2 * period,
+    )
+
+
+def _ports(
+    call: Call, aws: Services, order: Mapping[str, Any], source: str, destination: str
+) -> mover.Ports:
+    region = aws.settings.region
+    store = bucket_store(aws)
+    from_queue: mover.Source = Queue(aws.session, source, region)
+    if order["archive"]:
+        done = archive.replayed_ids(store, call.run.incident)
+        kept = archive.not_replayed(store, str(order["archive"]))
+        from_queue = archive.ArchivedLetters(kept, done)
+    return mover.Ports(
+        source=from_queue,
+        sink=Queue(aws.session, destination, region),
+        archive=store,
+        stop=_stop(call, aws),
+        clock=time.time,
+        sleep=time.sleep,
+    )
+
+
+def _stop(call: Call, aws: Services) -> Callable[[], bool]:
+    """Return whether a person or a kill switch wants it to stop, asked at most once a second."""
+    asked, wanted = 0.0, False
+
+    def stop() -> bool:
+        nonlocal asked, wanted
+        if not wanted and time.monotonic() - asked >= 1:
+            asked = time.monotonic()
+            try:
+                guards.heed_stop(aws.store.load(call.run.incident))
+                guards.heed_switches(aws, call.run)
+            except (Aborted, TakenOver, GuardRefused):
+                wanted = True
+        return wanted
+
+    return stop
+
+
+handler = step(work)

@@ -1,0 +1,558 @@
+"""What a dead-letter queue holds, whether and how fast it may be replayed, when to stop: pure.
+
+Nothing here has a client or a clock. Counts are messages, times are seconds (moments: seconds since
+1970), rates are messages a second. What becomes of one letter is decided in ``letters``; how many
+are moved and how, in ``mover``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from oncall import queues
+from oncall.plans import NO_CAUSE, Look, Plan, diagnosed, ended
+from oncall.words import duration, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from oncall.plans import Cause, Diagnosis
+
+REPLAYABLE = "queue"
+_KINDS: Mapping[str, str] = {
+    "function": "asynchronous calls of a Lambda function; each is to be invoked, not sent",
+    "topic": "an SNS subscription; sent to the topic again they would reach every subscriber",
+    "rule": "an EventBridge rule's target; put on the bus again they would match every rule",
+    "record": "records of a custom event bus, which are not the events themselves",
+    "unknown": "something that does not say where it comes from",
+}
+"""What dead letters may be of, besides an SQS queue, and why they are not moved as messages."""
+_FIRST_LINE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What ``inspect_dead_letters`` has read of a dead-letter queue and of where it is replayed."""
+
+    dlq: str
+    dlq_arn: str
+    period_seconds: int
+    now: float
+    fifo: bool
+    visible: int
+    in_flight: int
+    retention: int
+    """Seconds that the queue keeps a message, counted from when it was first sent."""
+    own_dlq: str | None = None
+    """A dead-letter queue of its own: reading here may push messages on."""
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    """Sampled letters by what they are of: ``queue function topic rule record unknown``."""
+    sources: Sequence[str] = ()
+    """ARNs of the queues whose dead letters come here (SQS ``ListDeadLetterSourceQueues``)."""
+    source: str | None = None
+    """The one whose letters are replayed."""
+    sampled: int = 0
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """Sampled letters by what would become of them: ``replay``, or another word and its rule."""
+    oldest_sent: float | None = None
+    rules: Sequence[Mapping[str, Any]] = ()
+    rules_from: str = ""
+    """The SSM parameter that the owner's rules stand in."""
+    rules_wrong: str = ""
+    """What is wrong with them, in a sentence."""
+    drops: bool = False
+    """Whether a rule drops letters."""
+    idempotent: bool = False
+    """Whether the owner has declared that the consumer may get a message twice."""
+    destination: str | None = None
+    destination_opted_in: bool = False
+    destination_fifo: bool = False
+    destination_max_bytes: int = 0
+    deployed_at: float | None = None
+    """When the consumer was last changed."""
+    consumer: queues.Facts | None = None
+    """The destination and its consumer as the queue's runbook sees them."""
+    archive: str = ""
+    """The incident whose archive is replayed instead of the queue."""
+    archived: int = 0
+    """Letters in that archive that were not replayed."""
+
+    @property
+    def letters(self) -> int:
+        """How many there are to replay."""
+        return self.archived if self.archive else self.visible
+
+    @property
+    def expires_at(self) -> float | None:
+        """When the oldest sampled letter is lost; ``None`` if unknown.
+
+        A standard queue's dead letters keep the time at which they were first sent (SQS Developer
+        Guide, "Using dead-letter queues"); a FIFO queue's begin anew, so this is the earliest.
+        """
+        return None if self.oldest_sent is None else self.oldest_sent + self.retention
+
+
+def kind_of(letter: Mapping[str, Any]) -> str:
+    """Return what a dead letter is of, by what it carries.
+
+    SQS names the source queue (``DeadLetterQueueSourceArn``). Lambda adds RequestID and ErrorCode
+    to an asynchronous event (Developer Guide, "Adding a dead-letter queue"), EventBridge RULE_ARN
+    and TARGET_ARN (User Guide, "Using dead-letter queues to process undelivered events"); a custom
+    event bus's record lists ``failedMessages``; SNS sends its own envelope.
+    """
+    if letter["Attributes"].get("DeadLetterQueueSourceArn"):
+        return REPLAYABLE
+    attributes = letter.get("MessageAttributes") or {}
+    if "RequestID" in attributes and "ErrorCode" in attributes:
+        return "function"
+    if "RULE_ARN" in attributes:
+        return "rule"
+    try:
+        body = json.loads(letter["Body"])
+    except (ValueError, RecursionError):
+        return "unknown"
+    if isinstance(body, dict) and "failedMessages" in body:
+        return "record"
+    if isinstance(body, dict) and {"Type", "TopicArn", "Message"} <= body.keys():
+        return "topic"
+    return "unknown"
+
+
+def facts_from(data: Mapping[str, Any]) -> Facts:
+    """Read facts back from a state machine's JSON."""
+    values = dict(data)
+    if values.get("consumer"):
+        values["consumer"] = queues.facts_from(values["consumer"])
+    return Facts(**values)
+
+
+def seen(facts: Facts) -> dict[str, Any]:
+    """Return the numbers that later looks compare with."""
+    consumer = facts.consumer
+    return {
+        "letters": facts.letters,
+        "lying": facts.visible + facts.in_flight,
+        "failing_share": _failing(consumer),
+        "backlog": consumer.backlog if consumer else 0,
+        "fate_seconds": _fate_seconds(facts),
+    }
+
+
+def _failing(consumer: queues.Facts | None) -> float | None:
+    """Return the share of invocations that fail; ``None`` without datapoints.
+
+    What was received and not yet deleted counts as failing in ``queues``, which says much of a full
+    queue and nothing of ten letters that are being worked on; that those come back shows by itself.
+    """
+    if consumer is None or not sum(consumer.invocations):
+        return None
+    return sum(consumer.errors) / sum(consumer.invocations)
+
+
+def _fate_seconds(facts: Facts) -> int:
+    """Return how long a letter may take to come back: so many receives, each timing out."""
+    consumer = facts.consumer
+    if consumer is None:
+        return 0
+    return (consumer.max_receive_count or 1) * consumer.visibility_timeout
+
+
+def evidence(facts: Facts) -> tuple[str, ...]:
+    """Return the numbers that a human would ask for; never a letter's content."""
+    oldest = "unknown"
+    if facts.oldest_sent is not None and facts.expires_at is not None:
+        left = facts.expires_at - facts.now
+        oldest = f"{duration(facts.now - facts.oldest_sent)} old, lost in {duration(max(0, left))}"
+    sampled = ", ".join(f"{count} {name}" for name, count in _most(facts.classes))
+    lines = [
+        f"{facts.visible} letters waiting, {facts.in_flight} in flight, oldest {oldest}",
+        f"sample of {facts.sampled}: {sampled or 'nothing received'}",
+        f"letters of {', '.join(map(_name, facts.sources)) or 'no SQS queue'}",
+    ]
+    if facts.rules_from:
+        lines.append(f"{len(facts.rules)} rules from {facts.rules_from}")
+    consumer = facts.consumer
+    if consumer is not None:
+        deployed = "unknown"
+        if facts.deployed_at is not None:
+            deployed = f"{duration(facts.now - facts.deployed_at)} ago"
+        lines.append(
+            f"{consumer.queue}: {consumer.backlog} waiting or in flight; "
+            f"{consumer.function or 'no function'} "
+            f"{consumer.mapping_state.lower() or 'consumes it not'}, failing "
+            f"{percent(_failing(consumer))}, changed {deployed}"
+        )
+    if facts.archive:
+        lines.append(f"{facts.archived} letters in the archive of {facts.archive}")
+    return tuple(lines)
+
+
+def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _name(arn: str) -> str:
+    return arn.rsplit(":", 1)[-1]
+
+
+def diagnose(facts: Facts, rules: Mapping[str, float]) -> Diagnosis:
+    """Name what keeps the letters from being replayed, or that nothing does."""
+    causes = (_kind_cause(facts), _place_cause(facts), _health_cause(facts, rules))
+    return diagnosed(evidence(facts), causes, ("replayable", _healthy_words(facts)))
+
+
+def _kind_cause(facts: Facts) -> Cause:
+    """Find what the letters are, and whether there are any."""
+    name = facts.dlq
+    if not facts.letters:
+        return "empty", f"There is nothing to replay in {facts.archive or name}."
+    if facts.own_dlq:
+        return (
+            "own_dlq",
+            (
+                f"{name} has a dead-letter queue of its own, {facts.own_dlq}: each reading brings "
+                f"its letters nearer to it."
+            ),
+        )
+    if facts.rules_wrong:
+        return "bad_rules", facts.rules_wrong
+    others = [kind for kind, _ in _most(facts.kinds) if kind != REPLAYABLE]
+    if others:
+        return "other_kind", f"{name} holds letters of {_KINDS[others[0]]}."
+    return NO_CAUSE
+
+
+def _place_cause(facts: Facts) -> Cause:
+    """Find where they go back to, and whether they may."""
+    if facts.destination is None:
+        if len(facts.sources) > 1:
+            several = ", ".join(map(_name, facts.sources))
+            return (
+                "several_sources",
+                (
+                    f"{facts.dlq} holds the letters of {several}: start one run for each, with "
+                    f'{{"dlq": "{facts.dlq}", "source": "{_name(facts.sources[0])}"}}.'
+                ),
+            )
+        return "no_source", f"No SQS queue names {facts.dlq} as its dead-letter queue."
+    if not facts.destination_opted_in:
+        return (
+            "not_opted_in",
+            f"{_name(facts.destination)} is not opted in to automation, so I send nothing to it.",
+        )
+    if facts.destination_fifo != facts.fifo:
+        return (
+            "other_type",
+            f"{facts.dlq} and {_name(facts.destination)} are not both FIFO, which SQS asks for.",
+        )
+    return NO_CAUSE
+
+
+def _health_cause(facts: Facts, rules: Mapping[str, float]) -> Cause:
+    """Find whether the consumer would take them now."""
+    consumer = facts.consumer
+    if consumer is None or consumer.mappings == 0:
+        return NO_CAUSE  # what consumes it is not a function: the canary tells
+    name = consumer.function or "Its consumer"
+    if consumer.mapping_state != "Enabled":
+        return "consumer_disabled", f"{name}'s consumer is {consumer.mapping_state.lower()}."
+    if consumer.reserved == 0:
+        return "consumer_stopped", f"{name}'s reserved concurrency is 0: somebody has stopped it."
+    failing = _failing(consumer)
+    if failing is not None and failing >= rules["failing_share"]:
+        return (
+            "consumer_failing",
+            f"{failing:.0%} of {name}'s work fails now: what is replayed would come back.",
+        )
+    if queues.is_slow(consumer, rules):
+        return "consumer_slow", f"{name} is much slower than usual: what lies behind it is slow."
+    return NO_CAUSE
+
+
+def _healthy_words(facts: Facts) -> str:
+    consumer = facts.consumer
+    if consumer is None or not consumer.function:
+        return f"{facts.letters} letters can go back to {_name(str(facts.destination))}."
+    since = ""
+    deployed, oldest = facts.deployed_at, facts.oldest_sent
+    if deployed is not None and oldest is not None and deployed > oldest:
+        since = " and was changed since the oldest of them failed"
+    return f"{consumer.function} works{since}: its {facts.letters} letters can be tried again."
+
+
+def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Plan:
+    """Plan a canary, then a replay that ramps up; whatever is in the way becomes a human's."""
+    if diagnosis.cause == "empty":
+        return Plan("watch", "replay", (), "Change nothing and see that it stays empty.")
+    if diagnosis.cause != "replayable":
+        return Plan("human", "replay", (), f"{diagnosis.sentence} I have replayed nothing.")
+    fastest = limits["max_rate"] if not facts.fifo else min(limits["max_rate"], limits["fifo_rate"])
+    takes = _seconds(facts.letters, limits["first_rate"], fastest, facts.period_seconds, limits)
+    left = None if facts.expires_at is None else facts.expires_at - facts.now
+    if takes > limits["run_seconds"] * limits["share_of_run"]:
+        return Plan(
+            "human",
+            "replay",
+            (),
+            f"{facts.letters} letters take {duration(takes)} at {fastest:.0f}/s, longer than a "
+            f"run may. Replay them in parts with the rules' older_than_seconds, or raise max_rate.",
+        )
+    if left is not None and takes > left:
+        return Plan(
+            "human",
+            "replay",
+            (),
+            f"The oldest letter is lost in {duration(max(0, left))}, and {facts.letters} take "
+            f"{duration(takes)} at {fastest:.0f}/s. Lengthen the queue's retention first: `aws "
+            f"sqs set-queue-attributes --queue-url URL --attributes "
+            f"MessageRetentionPeriod=1209600`.",
+        )
+    action = _action(facts)
+    order = {
+        "destination": facts.destination,
+        "source": facts.source,
+        "archive": facts.archive,
+        "rules": [dict(rule) for rule in facts.rules],
+        "letters": facts.letters,
+        "canary": min(int(limits["canary_letters"]), facts.letters),
+        "first_rate": limits["first_rate"],
+        "max_rate": fastest,
+        "workers": 1 if facts.fifo else int(limits["workers"]),
+    }
+    return Plan(
+        action,
+        "replay",
+        (),
+        f"Archive every letter, replay {order['canary']} to {_name(str(facts.destination))}, see "
+        f"that they do not come back, then the rest at {limits['first_rate']:.0f}/s up to "
+        f"{fastest:.0f}/s: about {duration(takes)}.{_sample_words(facts)}",
+        predicted_seconds=math.ceil(takes),
+        order=order,
+    )
+
+
+def _action(facts: Facts) -> str:
+    """Return what has to be asked for: dropping, or a consumer nobody calls idempotent."""
+    if facts.drops:
+        return "replay_and_drop"
+    return "replay" if facts.idempotent else "replay_undeclared"
+
+
+def _sample_words(facts: Facts) -> str:
+    others = [(name, count) for name, count in _most(facts.classes) if name != "replay"]
+    if not others:
+        return ""
+    said = ", ".join(f"{count} {name}" for name, count in others[:_FIRST_LINE])
+    return f" Of {facts.sampled} sampled: {said}."
+
+
+def _seconds(
+    letters: int, first: float, fastest: float, period: int, limits: Mapping[str, float]
+) -> float:
+    """Return how long it takes: a canary's fate, then rounds that double until they are fastest."""
+    seconds = limits["canary_periods"] * period
+    rate, left = first, float(letters)
+    length = limits["round_periods"] * period
+    while left > 0:
+        if rate >= fastest:
+            return seconds + left / fastest
+        seconds += min(length, left / rate)
+        left -= rate * length
+        rate *= 2
+    return seconds
+
+
+def first_carry(planned: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the first look is handed: nothing moved yet, at the plan's first rate."""
+    order = planned["order"]
+    return {
+        "total": {},
+        "rate": order.get("first_rate", 0),
+        "workers": 1,
+        "rounds": 0,
+        "ended": "",
+        "effect": "",
+    }
+
+
+def add_up(total: Mapping[str, Any], tallies: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Add the counts of worker rounds to those before; ``left`` is what the latest round left."""
+    added = {name: int(total.get(name, 0)) for name in _COUNTED}
+    for tally in tallies:
+        for name in _COUNTED:
+            added[name] += int(tally.get(name, 0))
+    left = int(total.get("left", 0))
+    if tallies:
+        left = sum(
+            count
+            for tally in tallies
+            for reason, count in tally.get("left", {}).items()
+            if reason not in _NOT_YET
+        )
+    return {**added, "left": left}
+
+
+_NOT_YET = frozenset({"deadline", "stopped", "failed", "lapsed", "throttled", "unreachable"})
+"""Reasons of ``mover.Tally.left`` for which a letter is only left for another round."""
+_COUNTED = ("archived", "replayed", "quarantined", "dropped", "bounced", "possible_duplicates")
+
+
+def effect(total: Mapping[str, int], facts: Facts, incident: str) -> str:
+    """Say what has been moved: no setting shows it, and nothing undoes it."""
+    if not total.get("archived"):
+        return ""
+    parts = [f"{total['replayed']} letters replayed"]
+    for name, word in (("quarantined", "quarantined"), ("dropped", "dropped")):
+        if total[name]:
+            parts.append(f"{total[name]} {word}")
+    if total["left"]:
+        parts.append(f"{total['left']} left in {facts.dlq}")
+    return f"{', '.join(parts)}; all of them are in the archive of {incident}."
+
+
+def assess(
+    before: Look,
+    facts: Facts,
+    tallies: Sequence[Mapping[str, Any]],
+    planned: Mapping[str, Any],
+    rules: Mapping[str, float],
+    *,
+    incident: str,
+) -> Look:
+    """Judge a round, or the canary, and set the rate of the next one.
+
+    ``tallies`` are those of the workers since the look before (``mover.Tally`` as plain values).
+    The verdict ``go`` asks for another round, ``relieved`` says that nothing is left to move.
+    """
+    number = before.number + 1
+    carry = {**(before.carry or first_carry(planned))}
+    total = add_up(carry["total"], tallies)
+    if tallies:
+        carry["ended"] = "empty" if all(t["ended"] == "empty" for t in tallies) else "more"
+    carry |= {"total": total, "effect": effect(total, facts, incident)}
+    letters = max(1, planned["letters"])
+    done = min(1.0, (total["replayed"] + total["quarantined"] + total["dropped"]) / letters)
+    words = _round_words(total, carry, planned)
+    look = Look(number, "wait", words, done=done, carry=carry)
+    broken = next((str(t["trouble"]) for t in tallies if t["ended"] == "failed"), "")
+    worse = f"A worker had to stop: {broken}." if broken else ""
+    worse = worse or _worse(total, facts, planned, rules)
+    if worse:
+        return ended(look, "worse", f"{worse} I have stopped.")
+    waiting = _waiting(facts, planned)
+    busy = waiting > rules["waiting_share"] * max(1, total["replayed"])
+    canary = not carry["rounds"]
+    if canary and busy:
+        if number > rules["canary_periods"]:
+            return ended(
+                look,
+                "ineffective",
+                f"The canary's {total['replayed']} letters still wait in {_source(facts)} after "
+                f"{number} looks: nothing takes them.",
+            )
+        return _with_sentence(look, f"{waiting} letters of the canary still wait.")
+    if carry["ended"] == "empty" and (planned["order"].get("archive") or not facts.visible):
+        return ended(look, "relieved", f"{facts.dlq} is worked off: {_counts(total)}.")
+    if busy and before.bad < rules["patience_periods"]:
+        slower = max(1.0, carry["rate"] / 2)
+        held = {**carry, "rate": slower}
+        return Look(
+            number,
+            "wait",
+            f"{waiting} wait in {_source(facts)}; I hold, and go on at {slower:.0f}/s.",
+            bad=before.bad + 1,
+            done=done,
+            carry=held,
+        )
+    if busy:
+        return ended(look, "ineffective", f"{waiting} letters pile up in {_source(facts)}.")
+    return _go_on(look, planned, facts)
+
+
+def _go_on(look: Look, planned: Mapping[str, Any], facts: Facts) -> Look:
+    order, carry = planned["order"], dict(look.carry)
+    faster = min(order["max_rate"], 2 * carry["rate"]) if carry["rounds"] else carry["rate"]
+    workers = order["workers"] if faster >= order["max_rate"] else 1
+    carry |= {"rate": faster, "workers": workers, "rounds": carry["rounds"] + 1}
+    eta = math.ceil(facts.letters / faster) if faster else None
+    return Look(look.number, "go", look.sentence, done=look.done, eta_seconds=eta, carry=carry)
+
+
+def assess_calm(
+    before: Look,
+    facts: Facts,
+    planned: Mapping[str, Any],
+    rules: Mapping[str, float],
+) -> Look:
+    """Judge whether what was replayed stays away from the dead-letter queue."""
+    number = before.number + 1
+    carry = before.carry
+    words = _round_words(carry["total"], carry, planned)
+    look = Look(number, "wait", words, done=1.0, carry=carry)
+    worse = _worse(carry["total"], facts, planned, rules)
+    if worse:
+        return ended(look, "recurred", f"{worse} The cause is not mended.")
+    fate = math.ceil(planned["fate_seconds"] / facts.period_seconds)
+    enough = min(rules["calm_most_periods"], max(rules["calm_periods"], fate))
+    if number >= enough:
+        return ended(
+            look, "relieved", f"{facts.dlq} is worked off and stays so: {_counts(carry['total'])}."
+        )
+    return look
+
+
+def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:
+    """Return how many letters are there that should not be: replayed ones, or new ones.
+
+    Replayed letters that the workers have met again are known by their mark; the rest shows in the
+    queue's depth, which SQS calls approximate.
+    """
+    moved = total.get("replayed", 0) + total.get("quarantined", 0) + total.get("dropped", 0)
+    taken = 0 if planned["order"].get("archive") else moved
+    more = facts.visible + facts.in_flight - max(0, planned["lying"] - taken)
+    return int(max(0, more)) + total.get("bounced", 0)
+
+
+def _worse(
+    total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any], rules: Mapping[str, float]
+) -> str:
+    consumer = facts.consumer
+    failing = _failing(consumer) or 0.0
+    if failing >= rules["failing_share"] and failing > (planned["failing_share"] or 0.0):
+        return (
+            f"{percent(failing)} of {consumer.function if consumer else 'its'}'s work fails now, "
+            f"{percent(planned['failing_share'])} before."
+        )
+    back, replayed = come_back(total, facts, planned), total.get("replayed", 0)
+    if back > max(rules["bounced_letters"], rules["bounce_share"] * replayed):
+        return f"{back} letters have come into {facts.dlq} since, {replayed} were replayed."
+    return ""
+
+
+def _waiting(facts: Facts, planned: Mapping[str, Any]) -> int:
+    return max(0, facts.consumer.backlog - planned["backlog"]) if facts.consumer else 0
+
+
+def _with_sentence(look: Look, sentence: str) -> Look:
+    return ended(look, "wait", sentence)
+
+
+def _round_words(
+    total: Mapping[str, int], carry: Mapping[str, Any], planned: Mapping[str, Any]
+) -> str:
+    return f"{_counts(total)}, of {planned['letters']}; {carry['rate']:.0f}/s."
+
+
+def _counts(total: Mapping[str, int]) -> str:
+    parts = [f"{total.get('replayed', 0)} replayed"]
+    parts += [
+        f"{total[name]} {name}" for name in ("quarantined", "dropped", "left") if total.get(name)
+    ]
+    return ", ".join(parts)
+
+
+def _source(facts: Facts) -> str:
+    return _name(str(facts.destination))

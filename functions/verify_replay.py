@@ -1,0 +1,41 @@
+"""Look how a replay goes: what comes back, how the consumer bears it, and how fast to go on.
+
+Called as ``looking.take`` says, and with ``tallies``: those of the workers since the look before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from oncall import contract as contracts
+from oncall import looking, replays
+from oncall.dlq_facts import look_again
+from oncall.step import step
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.incident import Incident
+    from oncall.plans import Look
+    from oncall.services import Services
+    from oncall.step import Call
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Look once. Raises what ``looking.take`` raises."""
+    rules = contracts.load(call.run.runbook).verification
+    tallies = call.payload.get("tallies", [])
+
+    def relief(before: Look, incident: Incident) -> Look:
+        facts = look_again(aws, call.run, incident)
+        return replays.assess(before, facts, tallies, incident.plan, rules, incident=incident.id)
+
+    def calm(before: Look, incident: Incident) -> Look:
+        return replays.assess_calm(
+            before, look_again(aws, call.run, incident), incident.plan, rules
+        )
+
+    return looking.take(call, aws, relief, calm)
+
+
+handler = step(work)

@@ -1,0 +1,422 @@
+"""Diagnosis, plan and looks of a replay: what is in the way, how fast, when it stops."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oncall import contract as contracts
+from oncall import queues, replays
+from oncall.plans import Look, Plan
+from oncall.replays import Facts
+
+CONTRACT = contracts.load("dlq-replay")
+LIMITS, RULES = CONTRACT.limits, CONTRACT.verification
+PREFIX = "arn:aws:sqs:us-east-1:123456789012"
+NOW = 1_800_000_000.0
+
+CONSUMER = queues.Facts(
+    queue="orders",
+    queue_arn=f"{PREFIX}:orders",
+    period_seconds=60,
+    fifo=False,
+    visible=3,
+    in_flight=2,
+    delayed=0,
+    visibility_timeout=180,
+    max_receive_count=5,
+    dlq="orders-dlq",
+    dlq_visible=1000,
+    mappings=1,
+    mapping_state="Enabled",
+    function="worker",
+    function_timeout=30,
+    usual_work=500.0,
+    invocations=(120,) * 5,
+    errors=(0,) * 5,
+    received=(1200,) * 5,
+    deleted=(1200,) * 5,
+    duration=(600_000,) * 5,
+)
+LETTERS = Facts(
+    dlq="orders-dlq",
+    dlq_arn=f"{PREFIX}:orders-dlq",
+    period_seconds=60,
+    now=NOW,
+    fifo=False,
+    visible=1000,
+    in_flight=0,
+    retention=1_209_600,
+    kinds={"queue": 50},
+    sources=(f"{PREFIX}:orders",),
+    source=f"{PREFIX}:orders",
+    sampled=50,
+    classes={"replay": 48, "quarantine (expired)": 2},
+    oldest_sent=NOW - 3600,
+    destination=f"{PREFIX}:orders",
+    destination_opted_in=True,
+    destination_max_bytes=1_048_576,
+    deployed_at=NOW - 600,
+    consumer=CONSUMER,
+)
+"""A thousand letters of orders, an hour old; its consumer is healthy and was changed since."""
+
+
+def the(**changed: Any) -> Facts:
+    return replace(LETTERS, **changed)
+
+
+def consumed(**changed: Any) -> Facts:
+    return the(consumer=replace(CONSUMER, **changed))
+
+
+def plan(facts: Facts, **limits: float) -> Plan:
+    return replays.plan(replays.diagnose(facts, RULES), facts, {**LIMITS, **limits})
+
+
+def document(facts: Facts = LETTERS) -> dict[str, Any]:
+    return plan(facts).document(replays.diagnose(facts, RULES), replays.seen(facts))
+
+
+def test_facts_survive_a_state_machine() -> None:
+    read = replays.facts_from(json.loads(json.dumps(asdict(LETTERS))))
+    assert json.dumps(asdict(read)) == json.dumps(asdict(LETTERS))
+    assert read.consumer is not None
+    assert read.consumer.backlog == 5
+
+
+# What letters are of
+
+SYSTEM = {"SentTimestamp": "1", "ApproximateReceiveCount": "6"}
+
+
+@pytest.mark.parametrize(
+    ("letter", "kind"),
+    [
+        ({"Attributes": {**SYSTEM, "DeadLetterQueueSourceArn": "arn"}, "Body": "x"}, "queue"),
+        (
+            {
+                "Attributes": SYSTEM,
+                "Body": "{}",
+                "MessageAttributes": {"RequestID": {}, "ErrorCode": {}},
+            },
+            "function",
+        ),
+        ({"Attributes": SYSTEM, "Body": "{}", "MessageAttributes": {"RULE_ARN": {}}}, "rule"),
+        ({"Attributes": SYSTEM, "Body": '{"failedMessages": []}'}, "record"),
+        (
+            {"Attributes": SYSTEM, "Body": '{"Type": "x", "TopicArn": "y", "Message": "z"}'},
+            "topic",
+        ),
+        ({"Attributes": SYSTEM, "Body": "[]"}, "unknown"),
+        ({"Attributes": SYSTEM, "Body": "not JSON"}, "unknown"),
+        ({"Attributes": SYSTEM, "Body": "[" * 100_000}, "unknown"),
+    ],
+)
+def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: str) -> None:
+    assert replays.kind_of(letter) == kind
+
+
+# Diagnosis
+
+
+@pytest.mark.parametrize(
+    ("facts", "cause", "words"),
+    [
+        (the(visible=0), "empty", "There is nothing to replay in orders-dlq."),
+        (the(archive="run-1"), "empty", "There is nothing to replay in run-1."),
+        (the(own_dlq="graveyard"), "own_dlq", "a dead-letter queue of its own, graveyard"),
+        (the(rules_wrong="rules.0.then: no."), "bad_rules", "rules.0.then: no."),
+        (the(kinds={"function": 3}), "other_kind", "asynchronous calls of a Lambda function"),
+        (the(kinds={"queue": 9, "topic": 1}), "other_kind", "they would reach every subscriber"),
+        (the(kinds={"rule": 1}), "other_kind", "they would match every rule"),
+        (the(kinds={"record": 1}), "other_kind", "which are not the events themselves"),
+        (the(kinds={"unknown": 1}), "other_kind", "does not say where it comes from"),
+        (
+            the(destination=None, sources=(f"{PREFIX}:a", f"{PREFIX}:b")),
+            "several_sources",
+            'the letters of a, b: start one run for each, with {"dlq": "orders-dlq", "source"',
+        ),
+        (the(destination=None, sources=()), "no_source", "No SQS queue names orders-dlq"),
+        (the(destination_opted_in=False), "not_opted_in", "orders is not opted in"),
+        (the(destination_fifo=True), "other_type", "are not both FIFO"),
+        (consumed(mapping_state="Disabled"), "consumer_disabled", "worker's consumer is disabled"),
+        (consumed(reserved=0), "consumer_stopped", "somebody has stopped it"),
+        (consumed(errors=(60,) * 5), "consumer_failing", "50% of worker's work fails now"),
+        (consumed(duration=(6_000_000,) * 5), "consumer_slow", "much slower than usual"),
+        (LETTERS, "replayable", "worker works and was changed since the oldest of them failed"),
+        (the(deployed_at=NOW - 9999), "replayable", "worker works: its 1000 letters"),
+        (consumed(mappings=0, function=None), "replayable", "1000 letters can go back to orders"),
+        (the(consumer=None), "replayable", "1000 letters can go back to orders"),
+    ],
+)
+def test_what_is_in_the_way_is_named(facts: Facts, cause: str, words: str) -> None:
+    found = replays.diagnose(facts, RULES)
+    assert found.cause == cause
+    assert words in found.sentence
+    assert found.evidence == replays.evidence(facts)
+
+
+def test_the_evidence_holds_the_numbers() -> None:
+    facts = the(rules=({"name": "a"},), rules_from="/orders/rules", archive="run-1", archived=7)
+    assert replays.evidence(facts) == (
+        "1000 letters waiting, 0 in flight, oldest 60 min old, lost in 335.0 h",
+        "sample of 50: 48 replay, 2 quarantine (expired)",
+        "letters of orders",
+        "1 rules from /orders/rules",
+        "orders: 5 waiting or in flight; worker enabled, failing 0%, changed 10 min ago",
+        "7 letters in the archive of run-1",
+    )
+    bare = replays.evidence(the(oldest_sent=None, sampled=0, classes={}, consumer=None, sources=()))
+    assert bare == (
+        "1000 letters waiting, 0 in flight, oldest unknown",
+        "sample of 0: nothing received",
+        "letters of no SQS queue",
+    )
+
+
+# Plan
+
+
+def test_a_replay_is_planned_with_its_numbers() -> None:
+    found = plan(LETTERS)
+    assert found.action == "replay_undeclared"
+    assert found.changes == ()
+    assert found.acts
+    assert found.order["canary"] == 10
+    assert found.order["workers"] == 4
+    assert found.order["max_rate"] == 1000
+    assert found.order["destination"] == f"{PREFIX}:orders"
+    assert found.sentence == (
+        "Archive every letter, replay 10 to orders, see that they do not come back, then the rest "
+        "at 10/s up to 1000/s: about 12 min. Of 50 sampled: 2 quarantine (expired)."
+    )
+
+
+def test_what_is_approved_is_hashed() -> None:
+    assert document()["hash"] != document(the(visible=1001))["hash"]
+    assert document()["hash"] == document(the(in_flight=9))["hash"]
+
+
+def test_only_what_its_owner_calls_idempotent_may_go_alone() -> None:
+    assert plan(the(idempotent=True)).action == "replay"
+    assert plan(the(idempotent=True, drops=True)).action == "replay_and_drop"
+    assert set(CONTRACT.modes["always_ask"]) == {"replay_undeclared", "replay_and_drop"}
+
+
+def test_a_fifo_queue_has_one_worker_and_a_lower_rate() -> None:
+    order = plan(the(fifo=True, destination_fifo=True)).order
+    assert (order["workers"], order["max_rate"]) == (1, 100)
+
+
+def test_a_replay_that_cannot_end_in_time_is_a_humans() -> None:
+    found = plan(the(visible=100_000_000))
+    assert found.action == "human"
+    assert "longer than a run may" in found.sentence
+    late = plan(the(oldest_sent=NOW - 1_209_600 + 300))
+    assert late.action == "human"
+    assert "The oldest letter is lost in 5 min, and 1000 take 12 min" in late.sentence
+    assert "MessageRetentionPeriod=1209600" in late.sentence
+
+
+@given(letters=st.integers(1, 50_000_000), first=st.integers(1, 100), most=st.integers(1, 5000))
+def test_the_time_it_takes_is_that_of_its_rounds(letters: int, first: int, most: int) -> None:
+    limits = {**LIMITS, "first_rate": first, "max_rate": most}
+    length, seconds = limits["round_periods"] * 60, limits["canary_periods"] * 60.0
+    left = float(letters)
+    rate = float(first)
+    while left > 0 and rate < most:
+        now = min(left, rate * length)
+        seconds += now / rate
+        left -= now
+        rate *= 2
+    seconds += left / most if left > 0 else 0
+    found = replays.plan(
+        replays.diagnose(the(visible=letters), RULES),
+        the(visible=letters, retention=10**9),
+        {**limits, "share_of_run": 10**9},
+    )
+    assert found.predicted_seconds == math.ceil(seconds)
+
+
+def test_an_empty_queue_is_watched_and_everything_else_is_a_humans() -> None:
+    assert plan(the(visible=0)).action == "watch"
+    found = plan(the(own_dlq="graveyard"))
+    assert (found.action, found.order) == ("human", {})
+    assert found.sentence.endswith("I have replayed nothing.")
+
+
+# Looks
+
+PLAN = document()
+FIRST = Look()
+
+
+def tally(ended: str = "limit", **counts: Any) -> dict[str, Any]:
+    zero = {
+        "archived": 0,
+        "replayed": 0,
+        "quarantined": 0,
+        "dropped": 0,
+        "bounced": 0,
+        "possible_duplicates": 0,
+        "left": {},
+    }
+    return {**zero, **counts, "ended": ended}
+
+
+CANARY = tally(archived=10, replayed=10)
+
+
+def look(
+    before: Look, facts: Facts, *tallies: Mapping[str, Any], planned: Mapping[str, Any] = PLAN
+) -> Look:
+    return replays.assess(before, facts, tallies, planned, RULES, incident="run-1")
+
+
+def test_a_canary_that_is_worked_off_lets_the_rest_follow() -> None:
+    waits = look(FIRST, replace(consumed(visible=13), visible=990), CANARY)
+    assert (waits.verdict, waits.sentence) == ("wait", "10 letters of the canary still wait.")
+    goes = look(waits, the(visible=990))
+    assert goes.verdict == "go"
+    assert goes.carry["rate"] == 10
+    assert goes.carry["workers"] == 1
+    assert goes.carry["effect"] == ("10 letters replayed; all of them are in the archive of run-1.")
+
+
+def test_a_canary_that_nothing_takes_ends_the_replay() -> None:
+    found = look(FIRST, replace(consumed(visible=13), visible=990), CANARY)
+    while found.verdict == "wait":
+        found = look(found, replace(consumed(visible=13), visible=990))
+    assert (found.number, found.verdict) == (11, "ineffective")
+    assert "still wait in orders after 11 looks: nothing takes them" in found.sentence
+
+
+def test_a_canary_that_comes_back_ends_the_replay() -> None:
+    found = look(FIRST, the(visible=993), CANARY)
+    assert found.verdict == "worse"
+    assert found.sentence == (
+        "3 letters have come into orders-dlq since, 10 were replayed. I have stopped."
+    )
+    assert look(FIRST, the(visible=992), CANARY).verdict == "go"
+    met = tally(archived=13, replayed=10, bounced=3, quarantined=3)
+    assert look(FIRST, the(visible=987), met).verdict == "worse"
+
+
+def test_a_consumer_that_begins_to_fail_ends_the_replay() -> None:
+    found = look(FIRST, replace(consumed(errors=(60,) * 5), visible=990), CANARY)
+    assert found.verdict == "worse"
+    assert "50% of worker's work fails now, 0% before." in found.sentence
+
+
+def test_each_good_round_doubles_the_rate_up_to_the_most() -> None:
+    found, rates, left = look(FIRST, the(visible=990), CANARY), [], 990
+    for _ in range(9):
+        rates.append((found.carry["rate"], found.carry["workers"]))
+        left -= 10
+        found = look(found, the(visible=left), tally(archived=10, replayed=10))
+    assert rates == [
+        *[(rate, 1) for rate in (10, 20, 40, 80, 160, 320, 640)],
+        (1000, 4),
+        (1000, 4),
+    ]
+
+
+def test_a_backlog_at_the_consumer_halves_the_rate_and_ends_the_replay_at_last() -> None:
+    started = look(FIRST, the(visible=990), CANARY)
+    busy = replace(consumed(visible=603), visible=390)
+    found = look(started, busy, tally(archived=600, replayed=600))
+    assert found.verdict == "wait"
+    assert "600 wait in orders; I hold, and go on at 5/s." in found.sentence
+    eased = look(found, the(visible=390))
+    assert (eased.verdict, eased.carry["rate"]) == ("go", 10)
+    for _ in range(5):
+        found = look(found, busy)
+    assert found.verdict == "ineffective"
+    assert "600 letters pile up in orders" in found.sentence
+
+
+def test_all_is_done_when_the_workers_found_it_empty_and_nothing_lies_there() -> None:
+    started = look(FIRST, the(visible=990), CANARY)
+    rest = tally("empty", archived=990, replayed=980, quarantined=5, dropped=3, left={"a": 2})
+    found = look(started, the(visible=0, in_flight=2), rest)
+    assert (found.verdict, found.done) == ("relieved", 1.0)
+    assert found.sentence == (
+        "orders-dlq is worked off: 990 replayed, 5 quarantined, 3 dropped, 2 left."
+    )
+    assert found.carry["effect"] == (
+        "990 letters replayed, 5 quarantined, 3 dropped, 2 left in orders-dlq; all of them are in "
+        "the archive of run-1."
+    )
+    more = look(started, the(visible=1, in_flight=1), rest)
+    assert more.verdict == "go"
+    half = look(started, the(visible=0), rest, tally("deadline"))
+    assert half.verdict == "go"
+
+
+def test_a_replay_from_the_archive_leaves_the_queue_out_of_account() -> None:
+    planned = document(the(archive="run-0", archived=40))
+    assert planned["letters"] == 40
+    found = look(FIRST, LETTERS, CANARY, planned=planned)
+    assert found.verdict == "go"
+    assert look(FIRST, the(visible=1003), CANARY, planned=planned).verdict == "worse"
+
+
+def calm(count: int, facts: Facts, planned: Mapping[str, Any] = PLAN) -> list[Look]:
+    rest = tally("empty", archived=990, replayed=990)
+    before = look(look(FIRST, the(visible=990), CANARY), the(visible=0), rest)
+    found = [replace(before, number=0)]
+    for _ in range(count):
+        found.append(replays.assess_calm(found[-1], facts, planned, RULES))
+        if found[-1].verdict != "wait":
+            break
+    return found[1:]
+
+
+def test_it_watches_as_long_as_a_letter_needs_to_come_back() -> None:
+    found = calm(99, the(visible=0))
+    assert (found[-1].number, found[-1].verdict) == (15, "relieved")  # 5 x 180 s
+    assert found[-1].sentence == "orders-dlq is worked off and stays so: 1000 replayed."
+    quick = document(consumed(visibility_timeout=1))
+    assert calm(99, the(visible=0), quick)[-1].number == 3
+    slow = document(consumed(visibility_timeout=43_200))
+    assert calm(99, the(visible=0), slow)[-1].number == 20
+
+
+def test_letters_that_come_back_afterwards_have_recurred() -> None:
+    found = calm(99, the(visible=101))
+    assert (found[-1].number, found[-1].verdict) == (1, "recurred")
+    assert found[-1].sentence.endswith("The cause is not mended.")
+    assert calm(99, the(visible=100))[-1].verdict == "relieved"
+
+
+@settings(max_examples=200)
+@given(
+    depths=st.lists(st.integers(0, 1200), min_size=1, max_size=20),
+    backlogs=st.lists(st.integers(0, 500), min_size=1, max_size=7),
+    moved=st.lists(st.integers(0, 300), min_size=1, max_size=5),
+)
+def test_every_replay_ends_or_moves_on(
+    depths: Sequence[int], backlogs: Sequence[int], moved: Sequence[int]
+) -> None:
+    """Looks alone never go round for ever: each asks for a round, waits a while, or ends it."""
+    found, waits = FIRST, 0
+    for at in range(200):
+        facts = replace(
+            consumed(visible=backlogs[at % len(backlogs)]), visible=depths[at % len(depths)]
+        )
+        count = moved[at % len(moved)]
+        rounds = [tally(archived=count, replayed=count)] if found.verdict in {"", "go"} else []
+        found = look(found, facts, *rounds)
+        assert 0 <= found.done <= 1
+        assert found.carry["rate"] <= LIMITS["max_rate"]
+        if found.verdict not in {"wait", "go"}:
+            assert found.verdict in {"relieved", "worse", "ineffective"}
+            return
+        waits = waits + 1 if found.verdict == "wait" else 0
+        assert waits <= RULES["canary_periods"] + RULES["patience_periods"]
