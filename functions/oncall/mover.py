@@ -31,7 +31,7 @@ from oncall.letters import BATCH_ENTRIES, BOUNCED, Sorting, group_of, next_batch
 from oncall.sqs_wire import Refused, Throttled, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from oncall.letters import Destination, Entry, Fate, Letter, Rules
     from oncall.sqs_wire import Sent
@@ -110,7 +110,8 @@ class Order:
     """When it stops. What is under way then, tries of a call and a ledger, takes seconds where SQS
     answers, and a minute or two where it does not."""
     most: int
-    """Letters that it archives at most."""
+    """Letters that it has in hand at most; those that were left do not count, so that a queue full
+    of them does not keep a canary from flying."""
     destination: Destination
     rules: Rules
     max_replays: int
@@ -248,6 +249,11 @@ class _Worker:
             if self.order.rate:
                 self._free_at -= count / self.order.rate
 
+    def left(self, count: int) -> None:
+        """Take others for letters that were left."""
+        with self._lock:
+            self._room += count
+
     def accepted(self) -> None:
         """Note that the destination takes letters."""
         self._refused = 0
@@ -275,6 +281,8 @@ class _Hand:
     """Of those that are neither deleted nor lost hold of."""
     lines: dict[str, Line] = field(default_factory=dict)
     """What has become of them so far."""
+    places: dict[str, int] = field(default_factory=dict)
+    """In that order, where it counts."""
     hidden_until: float = math.inf
     """When the first of them may be received by others."""
     since: float = math.inf
@@ -358,8 +366,9 @@ class _Thread:
         self._number = number
         self._chunks = 0
         self._failures = 0
-        self._stopped: set[str] = set()
-        """Groups of which a letter was left; where order counts, no other of them may pass it."""
+        self._stopped: dict[str, float] = {}
+        """Where order counts: groups of which a letter was left, and its place in the hand. What
+        is behind it, in hands to come too, must not pass it."""
         self._tally = Tally()
 
     def run(self) -> Tally:
@@ -394,7 +403,7 @@ class _Thread:
                 self._hide(hand, hand.handles, 0)
                 return _Hand(), ended
             if not wanted:
-                return hand, "limit"
+                return hand, "" if hand.letters else "limit"
             came = self._receive(hand, wanted)
             if came:
                 polls = 0
@@ -468,13 +477,14 @@ class _Thread:
             self._hide(hand, hand.handles, 0)
             return "failed"
         self._tally.archived += len(hand.letters)
-        waiting, gone, stopped = self._divide(hand, judged)
+        waiting, gone = self._divide(hand, judged)
         ended = self._send_all(hand, waiting) or self._discard_all(hand, gone)
-        self._stopped |= stopped
+        self._stopped = dict.fromkeys(self._stopped, -math.inf)
         freed = hand.open()
         for key in freed:
             self._leave(hand, Line(key, LEFT, ended))
         told = self._tell(hand, name)
+        self._worker.left(sum(line.outcome == LEFT for line in hand.lines.values()))
         self._hide(hand, freed, 0)
         until = max(self._order.deadline, self._order.left_until)
         left = {key: handle for key, handle in hand.handles.items() if key not in freed}
@@ -483,25 +493,23 @@ class _Thread:
 
     def _divide(
         self, hand: _Hand, judged: list[tuple[Fate, int]]
-    ) -> tuple[deque[tuple[Letter, int]], dict[str, Fate], set[str]]:
-        """Return what is to be sent, what is to be deleted, and groups in which a letter is left.
-
-        What came before such a letter may still go.
-        """
+    ) -> tuple[deque[tuple[Letter, int]], dict[str, Fate]]:
+        """Return what is to be sent, and what is to be deleted; leave the rest."""
         waiting: deque[tuple[Letter, int]] = deque()
         gone: dict[str, Fate] = {}
-        stopped: set[str] = set()
+        if self._order.ordered:
+            hand.places = {key: place for place, key in enumerate(hand.letters)}
         for (key, letter), (fate, size) in zip(hand.letters.items(), judged, strict=True):
-            if not self._may_touch(hand, key, stopped):
+            if not self._may_touch(hand, key):
                 continue
             if fate.then == "replay":
                 waiting.append((letter, size))
             elif fate.then == "leave":
                 self._leave(hand, Line(key, LEFT, fate.why))
-                stopped.add(group_of(letter))
+                self._stop_group(hand, key)
             else:
                 gone[key] = fate
-        return waiting, gone, stopped
+        return waiting, gone
 
     def _archive(self, hand: _Hand, fates: Iterable[Fate]) -> str:
         """Archive a chunk; return its name, ``""`` if that cannot be done."""
@@ -554,16 +562,21 @@ class _Thread:
                 self._send(hand, batch)
         return ""
 
-    def _may_touch(self, hand: _Hand, key: str, stopped: Collection[str] = ()) -> bool:
-        """Return whether a letter may be acted on; leave it where its group is stopped."""
+    def _may_touch(self, hand: _Hand, key: str) -> bool:
+        """Return whether a letter may be acted on; leave it where one before it has stayed."""
         if key in hand.lines:
             return False
-        if self._order.ordered:
-            group = group_of(hand.letters[key])
-            if group in self._stopped or group in stopped:
-                self._leave(hand, Line(key, LEFT, "group_stopped"))
-                return False
+        if self._stopped and hand.places[key] > self._stopped.get(
+            group_of(hand.letters[key]), math.inf
+        ):
+            self._leave(hand, Line(key, LEFT, "group_stopped"))
+            return False
         return True
+
+    def _stop_group(self, hand: _Hand, key: str) -> None:
+        if self._order.ordered:
+            group, place = group_of(hand.letters[key]), hand.places[key]
+            self._stopped[group] = min(place, self._stopped.get(group, math.inf))
 
     def _send(self, hand: _Hand, batch: dict[str, Entry]) -> None:
         """Send a batch and delete what is confirmed, before anything else is sent."""
@@ -575,7 +588,7 @@ class _Thread:
         for line in lines:
             if line.outcome == LEFT:
                 self._leave(hand, line)
-                self._stopped.add(group_of(hand.letters[line.id]))
+                self._stop_group(hand, line.id)
                 continue
             doubt = line.doubt
             if line.id in failed:
@@ -679,7 +692,7 @@ class _Thread:
             del hand.handles[key]
             if key not in hand.lines:
                 self._leave(hand, Line(key, LEFT, "lapsed"))
-                self._stopped.add(group_of(hand.letters[key]))
+                self._stop_group(hand, key)
 
     def _hide(self, hand: _Hand, handles: Mapping[str, str], seconds: int) -> None:
         """Hide letters as far as they are still ours; where that fails they come again sooner."""
