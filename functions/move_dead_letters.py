@@ -13,9 +13,10 @@ import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive, guards, letters, mover, queue_facts
+from oncall import archive, dlq_facts, guards, letters, mover
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
+from oncall.deliveries import FunctionSink
 from oncall.errors import Aborted, GuardRefused, TakenOver, WorldMoved
 from oncall.sqs_wire import Queue
 from oncall.step import step
@@ -49,19 +50,16 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     if incident.plan.get("hash") != call.payload["plan_hash"]:
         raise WorldMoved("The record holds another plan by now; I look again.")
     order = incident.plan["order"]
-    source, destination = (queue_url(aws, arn) for arn in (call.run.target, order["destination"]))
-    for arn, url in ((call.run.target, source), (order["destination"], destination)):
+    for arn in (call.run.target, order["destination"]):
         name = arn.rsplit(":", 1)[-1]
-        guards.check_before_change(aws, call.run, name, queue_facts.tags(aws, url))
+        guards.check_before_change(aws, call.run, name, dlq_facts.destination_tags(aws, arn))
     # The lock is checked by this write: a worker of a run that has lost it moves nothing.
     aws.store.note(call.run, None, phase="acting")
-    takes = queue_facts.attributes(aws, destination)
-    given = _order(call, aws, incident, int(takes["MaximumMessageSize"]))
-    tally = mover.move(given, _ports(call, aws, order, source, destination))
+    tally = mover.move(_order(call, aws, incident), _ports(call, aws, order))
     return {"tally": asdict(tally)}
 
 
-def _order(call: Call, aws: Services, incident: Incident, most_bytes: int) -> mover.Order:
+def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
     limits = contracts.load(call.run.runbook).limits
     order, now = incident.plan["order"], time.time()
     canary = call.payload["part"] == "canary"
@@ -77,9 +75,7 @@ def _order(call: Call, aws: Services, incident: Incident, most_bytes: int) -> mo
         worker=f"{number:04}-{int(call.payload['worker']):02}-{uuid.uuid4().hex[:8]}",
         deadline=deadline,
         most=int(order["canary"]) if canary else _NO_LIMIT,
-        destination=letters.Destination(
-            fifo=order["destination"].endswith(".fifo"), max_message_bytes=most_bytes
-        ),
+        destination=dlq_facts.takes(aws, order["destination"]),
         rules=letters.compile_rules(order["rules"]),
         max_replays=int(limits["max_replays"]),
         fifo_source=call.run.target.endswith(".fifo"),
@@ -91,24 +87,30 @@ def _order(call: Call, aws: Services, incident: Incident, most_bytes: int) -> mo
     )
 
 
-def _ports(
-    call: Call, aws: Services, order: Mapping[str, Any], source: str, destination: str
-) -> mover.Ports:
-    region = aws.settings.region
-    store = bucket_store(aws)
-    from_queue: mover.Source = Queue(aws.session, source, region)
+def _ports(call: Call, aws: Services, order: Mapping[str, Any]) -> mover.Ports:
+    store, to = bucket_store(aws), str(order["destination"])
+    from_queue: mover.Source = _wire(aws, call.run.target)
+    sink: mover.Sink = (
+        FunctionSink(aws.client("lambda"), to, order["kind"])
+        if dlq_facts.is_function(to)
+        else _wire(aws, to)
+    )
     if order["archive"]:
         done = archive.replayed_ids(store, call.run.incident)
         kept = archive.not_replayed(store, str(order["archive"]))
         from_queue = archive.ArchivedLetters(kept, done)
     return mover.Ports(
         source=from_queue,
-        sink=Queue(aws.session, destination, region),
+        sink=sink,
         archive=store,
         stop=_stop(call, aws),
         clock=time.time,
         sleep=time.sleep,
     )
+
+
+def _wire(aws: Services, arn: str) -> Queue:
+    return Queue(aws.session, queue_url(aws, arn), aws.settings.region)
 
 
 def _stop(call: Call, aws: Services) -> Callable[[], bool]:

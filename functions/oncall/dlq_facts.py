@@ -6,23 +6,23 @@ import json
 import re
 from collections import Counter
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from oncall import archive, letters, queue_facts
+from oncall import archive, deliveries, letters, metrics, queue_facts
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.errors import BadInput
 from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
-from oncall.replays import Facts, kind_of
+from oncall.replays import DELIVERABLE, QUEUE, Consumer, Facts, consumer_of, kind_of
 from oncall.sqs_wire import Queue
-from oncall.targets import queue_url
+from oncall.targets import queue_url, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from oncall import queues
     from oncall.incident import Incident, Run
     from oncall.services import Services
 
@@ -30,6 +30,9 @@ RULES_TAG = "runbook:replay-rules"
 """On the dead-letter queue: the SSM parameter with its owner's rules, as JSON or YAML."""
 IDEMPOTENT_TAG = "runbook:idempotent"
 """On the source queue: ``yes`` where the owner declares that a message may come twice."""
+_ASYNC_FATE_SECONDS = 200
+"""Lambda tries an event that fails again after one and after two minutes more (Developer Guide,
+"How Lambda handles errors and retries with asynchronous invocation")."""
 _SAMPLE_SECONDS = 60
 _BATCH = 10
 _EMPTY_POLLS = 3
@@ -39,43 +42,42 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
     """Read the facts of the dead-letter queue that the run is about.
 
     Sampled letters are visible again afterwards; a queue that has a dead-letter queue of its own is
-    not sampled, as each reading counts there.
+    not sampled, as each reading counts there, nor is one that is not opted in.
     """
-    limits = contracts.load(run.runbook).limits
-    options = incident.trigger.get("options", {})
+    contract = contracts.load(run.runbook)
+    options = {key: str(value) for key, value in incident.trigger.get("options", {}).items()}
     url = queue_url(aws, run.target)
-    attributes = queue_facts.attributes(aws, url)
     tags = queue_facts.tags(aws, url)
-    redrive = json.loads(attributes.get("RedrivePolicy", "{}"))
-    own = str(redrive.get("deadLetterTargetArn", ""))
+    queue = _queue(aws, run, url)
     sources = _sources(aws, url)
-    source = _chosen(sources, str(options.get("source", "")))
+    source = _chosen(sources, options.get("source", ""))
     raw, wrong = _rules(aws, tags.get(RULES_TAG, ""), source if len(sources) > 1 else None)
-    now = aws.clock().timestamp()
-    destination = _destination(aws, source) if source else {}
+    kept = archive.not_replayed(bucket_store(aws), options.get("from_archive", ""))
+    archived = 0
     sample: Sequence[letters.Letter] = ()
+    most = int(contract.limits["sample_letters"])
+    if options.get("from_archive"):
+        sample = list(islice(kept, most))
+        archived = len(sample) + sum(1 for _ in kept)
+    elif tags.get(OPT_IN_TAG) == OPT_IN_VALUE and not queue["own_dlq"]:
+        sample = _sample(aws, url, most)
+    kinds = Counter(map(kind_of, sample))
+    kind = next(iter(kinds)) if len(kinds) == 1 and kinds.keys() <= DELIVERABLE.keys() else QUEUE
+    where = source if kind == QUEUE else _target(aws, options.get("deliver_to", ""), sample)
+    goes = _destination(aws, where) if where else {}
+    now = aws.clock().timestamp()
     fates: Counter[str] = Counter()
-    opted_in = tags.get(OPT_IN_TAG) == OPT_IN_VALUE
-    if opted_in and not own and not options.get("from_archive"):
-        sample = _sample(aws, url, int(limits["sample_letters"]))
-    if source and not wrong:
-        takes = letters.Destination(
-            bool(destination["destination_fifo"]), int(destination["destination_max_bytes"])
+    if where and not wrong:
+        fits = letters.Destination(goes["destination_fifo"], goes["destination_max_bytes"])
+        sorting = letters.Sorting(
+            run.incident, fits, letters.compile_rules(raw), int(contract.limits["max_replays"])
         )
-        rules = letters.compile_rules(raw)
-        sorting = letters.Sorting(run.incident, takes, rules, int(limits["max_replays"]))
         fates = Counter(_word(sorting.judge(letter, now)[0]) for letter in sample)
     return Facts(
-        dlq=run.target.rsplit(":", 1)[-1],
-        dlq_arn=run.target,
         period_seconds=aws.settings.period_seconds,
         now=now,
-        fifo=run.target.endswith(".fifo"),
-        visible=int(attributes["ApproximateNumberOfMessages"]),
-        in_flight=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-        retention=int(attributes["MessageRetentionPeriod"]),
-        own_dlq=own.rsplit(":", 1)[-1] or None,
-        kinds=dict(Counter(map(kind_of, sample))),
+        kinds=dict(kinds),
+        kind=kind,
         sources=sources,
         source=source,
         sampled=len(sample),
@@ -84,31 +86,40 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         rules=raw,
         rules_from=tags.get(RULES_TAG, ""),
         rules_wrong=wrong,
-        drops=any(rule.get("then") == "drop" for rule in raw),
-        archive=str(options.get("from_archive", "")),
-        archived=_archived(aws, str(options.get("from_archive", ""))),
-        **destination,
-        **(_consumer(aws, run.runbook, source) if source else {}),
+        drops=any(rule["then"] == "drop" for rule in raw),
+        archive=options.get("from_archive", ""),
+        archived=archived,
+        consumer=_consumer(aws, run.runbook, where) if where else None,
+        **queue,
+        **goes,
     )
 
 
 def look_again(aws: Services, run: Run, incident: Incident) -> Facts:
     """Read what a look after the plan judges by: both queues' depths and the consumer's health."""
-    url = queue_url(aws, run.target)
-    attributes = queue_facts.attributes(aws, url)
-    destination = incident.plan.get("order", {}).get("destination")
+    where = incident.plan.get("order", {}).get("destination")
     return Facts(
-        dlq=run.target.rsplit(":", 1)[-1],
-        dlq_arn=run.target,
         period_seconds=aws.settings.period_seconds,
         now=aws.clock().timestamp(),
-        fifo=run.target.endswith(".fifo"),
-        visible=int(attributes["ApproximateNumberOfMessages"]),
-        in_flight=int(attributes["ApproximateNumberOfMessagesNotVisible"]),
-        retention=int(attributes["MessageRetentionPeriod"]),
-        destination=destination,
-        consumer=_consumed(aws, run.runbook, destination) if destination else None,
+        destination=where,
+        consumer=_consumer(aws, run.runbook, where) if where else None,
+        **_queue(aws, run, queue_url(aws, run.target)),
     )
+
+
+def _queue(aws: Services, run: Run, url: str) -> dict[str, Any]:
+    attributes = queue_facts.attributes(aws, url)
+    redrive = json.loads(attributes.get("RedrivePolicy", "{}"))
+    own = str(redrive.get("deadLetterTargetArn", ""))
+    return {
+        "dlq": run.target.rsplit(":", 1)[-1],
+        "dlq_arn": run.target,
+        "fifo": run.target.endswith(".fifo"),
+        "visible": int(attributes["ApproximateNumberOfMessages"]),
+        "in_flight": int(attributes["ApproximateNumberOfMessagesNotVisible"]),
+        "retention": int(attributes["MessageRetentionPeriod"]),
+        "own_dlq": own.rsplit(":", 1)[-1] or None,
+    }
 
 
 def _word(fate: letters.Fate) -> str:
@@ -176,35 +187,81 @@ def _sample(aws: Services, url: str, most: int) -> list[letters.Letter]:
     return list(found.values())
 
 
+def _target(aws: Services, named: str, sample: Sequence[letters.Letter]) -> str | None:
+    """Return the ARN of whom letters are delivered to: as named, or as EventBridge has noted."""
+    if named:
+        is_queue = ":sqs:" in named
+        return named if is_queue else resolve(aws, "function", named).arn
+    noted = {
+        str(letter.get("MessageAttributes", {}).get("TARGET_ARN", {}).get("StringValue"))
+        for letter in sample
+    }
+    arn = noted.pop() if len(noted) == 1 else ""
+    return arn if is_function(arn) or ":sqs:" in arn else None
+
+
+def is_function(arn: str) -> bool:
+    """Return whether an ARN is a Lambda function's."""
+    return ":lambda:" in arn
+
+
+def destination_tags(aws: Services, arn: str) -> Mapping[str, str]:
+    """Return the tags of the queue or function that letters go to."""
+    if is_function(arn):
+        return aws.client("lambda").list_tags(Resource=arn)["Tags"]
+    return queue_facts.tags(aws, queue_url(aws, arn))
+
+
+def takes(aws: Services, arn: str) -> letters.Destination:
+    """Return what the queue or function that letters go to takes."""
+    if is_function(arn):
+        return letters.Destination(fifo=False, max_message_bytes=deliveries.MOST_BYTES)
+    attributes = queue_facts.attributes(aws, queue_url(aws, arn))
+    return letters.Destination(arn.endswith(".fifo"), int(attributes["MaximumMessageSize"]))
+
+
 def _destination(aws: Services, arn: str) -> dict[str, Any]:
-    url = queue_url(aws, arn)
-    tags = queue_facts.tags(aws, url)
+    tags, most = destination_tags(aws, arn), takes(aws, arn)
+    changed = None
+    function = arn if is_function(arn) else _consuming_function(aws, arn)
+    if function:
+        configuration = aws.client("lambda").get_function_configuration(FunctionName=function)
+        changed = datetime.fromisoformat(configuration["LastModified"]).timestamp()
     return {
         "destination": arn,
         "destination_opted_in": tags.get(OPT_IN_TAG) == OPT_IN_VALUE,
-        "destination_fifo": arn.endswith(".fifo"),
-        "destination_max_bytes": int(queue_facts.attributes(aws, url)["MaximumMessageSize"]),
+        "destination_fifo": most.fifo,
+        "destination_max_bytes": most.max_message_bytes,
         "idempotent": tags.get(IDEMPOTENT_TAG) == "yes",
+        "deployed_at": changed,
     }
 
 
-def _consumer(aws: Services, runbook: str, source: str) -> dict[str, Any]:
-    consumer = _consumed(aws, runbook, source)
-    changed = None
-    if consumer.function_arn:
-        configuration = aws.client("lambda").get_function_configuration(
-            FunctionName=consumer.function_arn
-        )
-        changed = datetime.fromisoformat(configuration["LastModified"]).timestamp()
-    return {"consumer": consumer, "deployed_at": changed}
+def _consuming_function(aws: Services, queue: str) -> str | None:
+    pages = (
+        aws.client("lambda")
+        .get_paginator("list_event_source_mappings")
+        .paginate(EventSourceArn=queue)
+    )
+    found = [mapping["FunctionArn"] for page in pages for mapping in page["EventSourceMappings"]]
+    return found[0] if len(found) == 1 else None
 
 
-def _consumed(aws: Services, runbook: str, queue: str) -> queues.Facts:
-    return queue_facts.read_facts(aws, runbook, queue)
-
-
-def _archived(aws: Services, incident: str) -> int:
-    """Return how many letters of an incident's archive were not replayed."""
-    if not incident:
-        return 0
-    return sum(1 for _ in archive.not_replayed(bucket_store(aws), incident))
+def _consumer(aws: Services, runbook: str, where: str) -> Consumer:
+    rules = contracts.load(runbook).verification
+    if not is_function(where):
+        return consumer_of(queue_facts.read_facts(aws, runbook, where), rules)
+    name = where.rsplit(":", 1)[-1]
+    asked = {
+        key: metrics.query("AWS/Lambda", metric, "Sum", FunctionName=name)
+        for key, metric in (("called", "Invocations"), ("failed", "Errors"))
+    }
+    found = metrics.read(aws, asked, metrics.Window.latest(aws, rules["window_periods"]))
+    called = sum(found["called"])
+    reserved = aws.client("lambda").get_function_concurrency(FunctionName=where)
+    return Consumer(
+        function=name,
+        reserved=reserved.get("ReservedConcurrentExecutions"),
+        failing_share=sum(found["failed"]) / called if called else None,
+        fate_seconds=_ASYNC_FATE_SECONDS,
+    )

@@ -21,16 +21,57 @@ if TYPE_CHECKING:
 
     from oncall.plans import Cause, Diagnosis
 
-REPLAYABLE = "queue"
-_KINDS: Mapping[str, str] = {
-    "function": "asynchronous calls of a Lambda function; each is to be invoked, not sent",
-    "topic": "an SNS subscription; sent to the topic again they would reach every subscriber",
-    "rule": "an EventBridge rule's target; put on the bus again they would match every rule",
+QUEUE = "queue"
+DELIVERABLE: Mapping[str, str] = {
+    "queue": "an SQS queue",
+    "function": "asynchronous calls of a Lambda function",
+    "rule": "an EventBridge rule's target",
+    "topic": "an SNS subscription",
+}
+"""What dead letters may be of and can be replayed: to whom they failed, never to queue, topic or
+bus at large, where others would get them as well."""
+_OTHERS: Mapping[str, str] = {
     "record": "records of a custom event bus, which are not the events themselves",
     "unknown": "something that does not say where it comes from",
 }
-"""What dead letters may be of, besides an SQS queue, and why they are not moved as messages."""
 _FIRST_LINE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Who works on what is replayed, and how that fares."""
+
+    function: str | None = None
+    """Its name; ``None`` where something else than a function consumes, or nothing."""
+    state: str = "enabled"
+    """Of its event source mapping."""
+    reserved: int | None = None
+    failing_share: float | None = None
+    """Share of invocations that fail; ``None`` without datapoints."""
+    slow: bool = False
+    backlog: int = 0
+    """Messages that wait or are being worked on where letters are sent to."""
+    fate_seconds: int = 0
+    """How long a letter may take to fail for good and come back."""
+
+
+def consumer_of(facts: queues.Facts, rules: Mapping[str, float]) -> Consumer:
+    """Return a queue's consumer.
+
+    What was received and not yet deleted counts as failing in ``queues``, which says much of a full
+    queue and nothing of ten letters that are being worked on: here only failed invocations count,
+    and that letters come back shows by itself.
+    """
+    called = sum(facts.invocations)
+    return Consumer(
+        function=facts.function,
+        state=facts.mapping_state.lower() or "enabled",
+        reserved=facts.reserved,
+        failing_share=sum(facts.errors) / called if called else None,
+        slow=queues.is_slow(facts, rules),
+        backlog=facts.backlog,
+        fate_seconds=(facts.max_receive_count or 1) * facts.visibility_timeout,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +90,9 @@ class Facts:
     own_dlq: str | None = None
     """A dead-letter queue of its own: reading here may push messages on."""
     kinds: Mapping[str, int] = field(default_factory=dict)
-    """Sampled letters by what they are of: ``queue function topic rule record unknown``."""
+    """Sampled letters by what they are of: a key of ``DELIVERABLE``, ``record`` or ``unknown``."""
+    kind: str = QUEUE
+    """What the run replays."""
     sources: Sequence[str] = ()
     """ARNs of the queues whose dead letters come here (SQS ``ListDeadLetterSourceQueues``)."""
     source: str | None = None
@@ -73,8 +116,7 @@ class Facts:
     destination_max_bytes: int = 0
     deployed_at: float | None = None
     """When the consumer was last changed."""
-    consumer: queues.Facts | None = None
-    """The destination and its consumer as the queue's runbook sees them."""
+    consumer: Consumer | None = None
     archive: str = ""
     """The incident whose archive is replayed instead of the queue."""
     archived: int = 0
@@ -104,7 +146,7 @@ def kind_of(letter: Mapping[str, Any]) -> str:
     event bus's record lists ``failedMessages``; SNS sends its own envelope.
     """
     if letter["Attributes"].get("DeadLetterQueueSourceArn"):
-        return REPLAYABLE
+        return QUEUE
     attributes = letter.get("MessageAttributes") or {}
     if "RequestID" in attributes and "ErrorCode" in attributes:
         return "function"
@@ -125,7 +167,7 @@ def facts_from(data: Mapping[str, Any]) -> Facts:
     """Read facts back from a state machine's JSON."""
     values = dict(data)
     if values.get("consumer"):
-        values["consumer"] = queues.facts_from(values["consumer"])
+        values["consumer"] = Consumer(**values["consumer"])
     return Facts(**values)
 
 
@@ -135,29 +177,10 @@ def seen(facts: Facts) -> dict[str, Any]:
     return {
         "letters": facts.letters,
         "lying": facts.visible + facts.in_flight,
-        "failing_share": _failing(consumer),
+        "failing_share": consumer.failing_share if consumer else None,
         "backlog": consumer.backlog if consumer else 0,
-        "fate_seconds": _fate_seconds(facts),
+        "fate_seconds": consumer.fate_seconds if consumer else 0,
     }
-
-
-def _failing(consumer: queues.Facts | None) -> float | None:
-    """Return the share of invocations that fail; ``None`` without datapoints.
-
-    What was received and not yet deleted counts as failing in ``queues``, which says much of a full
-    queue and nothing of ten letters that are being worked on; that those come back shows by itself.
-    """
-    if consumer is None or not sum(consumer.invocations):
-        return None
-    return sum(consumer.errors) / sum(consumer.invocations)
-
-
-def _fate_seconds(facts: Facts) -> int:
-    """Return how long a letter may take to come back: so many receives, each timing out."""
-    consumer = facts.consumer
-    if consumer is None:
-        return 0
-    return (consumer.max_receive_count or 1) * consumer.visibility_timeout
 
 
 def evidence(facts: Facts) -> tuple[str, ...]:
@@ -170,7 +193,7 @@ def evidence(facts: Facts) -> tuple[str, ...]:
     lines = [
         f"{facts.visible} letters waiting, {facts.in_flight} in flight, oldest {oldest}",
         f"sample of {facts.sampled}: {sampled or 'nothing received'}",
-        f"letters of {', '.join(map(_name, facts.sources)) or 'no SQS queue'}",
+        f"letters of {', '.join(map(_name, facts.sources)) or DELIVERABLE[facts.kind]}",
     ]
     if facts.rules_from:
         lines.append(f"{len(facts.rules)} rules from {facts.rules_from}")
@@ -180,10 +203,9 @@ def evidence(facts: Facts) -> tuple[str, ...]:
         if facts.deployed_at is not None:
             deployed = f"{duration(facts.now - facts.deployed_at)} ago"
         lines.append(
-            f"{consumer.queue}: {consumer.backlog} waiting or in flight; "
-            f"{consumer.function or 'no function'} "
-            f"{consumer.mapping_state.lower() or 'consumes it not'}, failing "
-            f"{percent(_failing(consumer))}, changed {deployed}"
+            f"{_source(facts)}: {consumer.backlog} waiting or in flight; "
+            f"{consumer.function or 'no function'} {consumer.state}, failing "
+            f"{percent(consumer.failing_share)}, changed {deployed}"
         )
     if facts.archive:
         lines.append(f"{facts.archived} letters in the archive of {facts.archive}")
@@ -219,9 +241,12 @@ def _kind_cause(facts: Facts) -> Cause:
         )
     if facts.rules_wrong:
         return "bad_rules", facts.rules_wrong
-    others = [kind for kind, _ in _most(facts.kinds) if kind != REPLAYABLE]
-    if others:
-        return "other_kind", f"{name} holds letters of {_KINDS[others[0]]}."
+    for kind, words in _OTHERS.items():
+        if kind in facts.kinds:
+            return "other_kind", f"{name} holds {words}."
+    if len(facts.kinds) > 1:
+        several = ", ".join(DELIVERABLE[kind] for kind, _ in _most(facts.kinds))
+        return "several_kinds", f"{name} holds letters of {several}, which go different ways."
     return NO_CAUSE
 
 
@@ -237,13 +262,21 @@ def _place_cause(facts: Facts) -> Cause:
                     f'{{"dlq": "{facts.dlq}", "source": "{_name(facts.sources[0])}"}}.'
                 ),
             )
+        if facts.kind != QUEUE:
+            return (
+                "no_target",
+                (
+                    f"{facts.dlq} holds letters of {DELIVERABLE[facts.kind]}: say to whom they go, "
+                    f'with {{"dlq": "{facts.dlq}", "deliver_to": "checkout"}}.'
+                ),
+            )
         return "no_source", f"No SQS queue names {facts.dlq} as its dead-letter queue."
     if not facts.destination_opted_in:
         return (
             "not_opted_in",
             f"{_name(facts.destination)} is not opted in to automation, so I send nothing to it.",
         )
-    if facts.destination_fifo != facts.fifo:
+    if facts.kind == QUEUE and facts.destination_fifo != facts.fifo:
         return (
             "other_type",
             f"{facts.dlq} and {_name(facts.destination)} are not both FIFO, which SQS asks for.",
@@ -254,20 +287,19 @@ def _place_cause(facts: Facts) -> Cause:
 def _health_cause(facts: Facts, rules: Mapping[str, float]) -> Cause:
     """Find whether the consumer would take them now."""
     consumer = facts.consumer
-    if consumer is None or consumer.mappings == 0:
+    if consumer is None or consumer.function is None:
         return NO_CAUSE  # what consumes it is not a function: the canary tells
-    name = consumer.function or "Its consumer"
-    if consumer.mapping_state != "Enabled":
-        return "consumer_disabled", f"{name}'s consumer is {consumer.mapping_state.lower()}."
+    name, failing = consumer.function, consumer.failing_share
+    if consumer.state != "enabled":
+        return "consumer_disabled", f"{name}'s consumer is {consumer.state}."
     if consumer.reserved == 0:
         return "consumer_stopped", f"{name}'s reserved concurrency is 0: somebody has stopped it."
-    failing = _failing(consumer)
     if failing is not None and failing >= rules["failing_share"]:
         return (
             "consumer_failing",
             f"{failing:.0%} of {name}'s work fails now: what is replayed would come back.",
         )
-    if queues.is_slow(consumer, rules):
+    if consumer.slow:
         return "consumer_slow", f"{name} is much slower than usual: what lies behind it is slow."
     return NO_CAUSE
 
@@ -313,6 +345,7 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
     action = _action(facts)
     order = {
         "destination": facts.destination,
+        "kind": facts.kind,
         "source": facts.source,
         "archive": facts.archive,
         "rules": [dict(rule) for rule in facts.rules],
@@ -520,7 +553,7 @@ def _worse(
     total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any], rules: Mapping[str, float]
 ) -> str:
     consumer = facts.consumer
-    failing = _failing(consumer) or 0.0
+    failing = (consumer.failing_share if consumer else None) or 0.0
     if failing >= rules["failing_share"] and failing > (planned["failing_share"] or 0.0):
         return (
             f"{percent(failing)} of {consumer.function if consumer else 'its'}'s work fails now, "

@@ -13,36 +13,14 @@ from hypothesis import strategies as st
 from oncall import contract as contracts
 from oncall import queues, replays
 from oncall.plans import Look, Plan
-from oncall.replays import Facts
+from oncall.replays import Consumer, Facts
 
 CONTRACT = contracts.load("dlq-replay")
 LIMITS, RULES = CONTRACT.limits, CONTRACT.verification
 PREFIX = "arn:aws:sqs:us-east-1:123456789012"
 NOW = 1_800_000_000.0
 
-CONSUMER = queues.Facts(
-    queue="orders",
-    queue_arn=f"{PREFIX}:orders",
-    period_seconds=60,
-    fifo=False,
-    visible=3,
-    in_flight=2,
-    delayed=0,
-    visibility_timeout=180,
-    max_receive_count=5,
-    dlq="orders-dlq",
-    dlq_visible=1000,
-    mappings=1,
-    mapping_state="Enabled",
-    function="worker",
-    function_timeout=30,
-    usual_work=500.0,
-    invocations=(120,) * 5,
-    errors=(0,) * 5,
-    received=(1200,) * 5,
-    deleted=(1200,) * 5,
-    duration=(600_000,) * 5,
-)
+CONSUMER = Consumer(function="worker", failing_share=0.0, backlog=5, fate_seconds=900)
 LETTERS = Facts(
     dlq="orders-dlq",
     dlq_arn=f"{PREFIX}:orders-dlq",
@@ -86,8 +64,7 @@ def document(facts: Facts = LETTERS) -> dict[str, Any]:
 def test_facts_survive_a_state_machine() -> None:
     read = replays.facts_from(json.loads(json.dumps(asdict(LETTERS))))
     assert json.dumps(asdict(read)) == json.dumps(asdict(LETTERS))
-    assert read.consumer is not None
-    assert read.consumer.backlog == 5
+    assert read.consumer == CONSUMER
 
 
 # What letters are of
@@ -132,9 +109,17 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (the(archive="run-1"), "empty", "There is nothing to replay in run-1."),
         (the(own_dlq="graveyard"), "own_dlq", "a dead-letter queue of its own, graveyard"),
         (the(rules_wrong="rules.0.then: no."), "bad_rules", "rules.0.then: no."),
-        (the(kinds={"function": 3}), "other_kind", "asynchronous calls of a Lambda function"),
-        (the(kinds={"queue": 9, "topic": 1}), "other_kind", "they would reach every subscriber"),
-        (the(kinds={"rule": 1}), "other_kind", "they would match every rule"),
+        (
+            the(kinds={"queue": 9, "topic": 1}),
+            "several_kinds",
+            "letters of an SQS queue, an SNS subscription, which go different ways",
+        ),
+        (
+            the(kinds={"function": 9}, kind="function", destination=None, sources=()),
+            "no_target",
+            'say to whom they go, with {"dlq": "orders-dlq", "deliver_to": "checkout"}',
+        ),
+        (the(kinds={"rule": 9}, kind="rule", fifo=False, destination_fifo=True), "replayable", ""),
         (the(kinds={"record": 1}), "other_kind", "which are not the events themselves"),
         (the(kinds={"unknown": 1}), "other_kind", "does not say where it comes from"),
         (
@@ -145,13 +130,13 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (the(destination=None, sources=()), "no_source", "No SQS queue names orders-dlq"),
         (the(destination_opted_in=False), "not_opted_in", "orders is not opted in"),
         (the(destination_fifo=True), "other_type", "are not both FIFO"),
-        (consumed(mapping_state="Disabled"), "consumer_disabled", "worker's consumer is disabled"),
+        (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
         (consumed(reserved=0), "consumer_stopped", "somebody has stopped it"),
-        (consumed(errors=(60,) * 5), "consumer_failing", "50% of worker's work fails now"),
-        (consumed(duration=(6_000_000,) * 5), "consumer_slow", "much slower than usual"),
+        (consumed(failing_share=0.5), "consumer_failing", "50% of worker's work fails now"),
+        (consumed(slow=True), "consumer_slow", "much slower than usual"),
         (LETTERS, "replayable", "worker works and was changed since the oldest of them failed"),
         (the(deployed_at=NOW - 9999), "replayable", "worker works: its 1000 letters"),
-        (consumed(mappings=0, function=None), "replayable", "1000 letters can go back to orders"),
+        (consumed(function=None), "replayable", "1000 letters can go back to orders"),
         (the(consumer=None), "replayable", "1000 letters can go back to orders"),
     ],
 )
@@ -176,8 +161,40 @@ def test_the_evidence_holds_the_numbers() -> None:
     assert bare == (
         "1000 letters waiting, 0 in flight, oldest unknown",
         "sample of 0: nothing received",
-        "letters of no SQS queue",
+        "letters of an SQS queue",
     )
+
+
+def test_a_queues_consumer_is_judged_by_what_it_was_called_for() -> None:
+    facts = queues.Facts(
+        queue="orders",
+        queue_arn=f"{PREFIX}:orders",
+        period_seconds=60,
+        fifo=False,
+        visible=3,
+        in_flight=2,
+        delayed=0,
+        visibility_timeout=180,
+        max_receive_count=5,
+        dlq="orders-dlq",
+        dlq_visible=1000,
+        mappings=1,
+        mapping_state="Enabled",
+        function="worker",
+        function_timeout=30,
+        usual_work=500.0,
+        invocations=(120,) * 5,
+        errors=(0,) * 5,
+        received=(10,) * 5,
+        deleted=(0,) * 5,
+        duration=(5_000,) * 5,
+    )
+    assert replays.consumer_of(facts, RULES) == CONSUMER
+    bare = replace(facts, invocations=(), mappings=0, mapping_state="", function=None, received=())
+    assert replays.consumer_of(bare, RULES) == Consumer(backlog=5, fate_seconds=900)
+    failing = replace(facts, errors=(60,) * 5, reserved=3)
+    assert replays.consumer_of(failing, RULES).failing_share == 0.5
+    assert replays.consumer_of(failing, RULES).reserved == 3
 
 
 # Plan
@@ -280,7 +297,7 @@ def look(
 
 
 def test_a_canary_that_is_worked_off_lets_the_rest_follow() -> None:
-    waits = look(FIRST, replace(consumed(visible=13), visible=990), CANARY)
+    waits = look(FIRST, replace(consumed(backlog=15), visible=990), CANARY)
     assert (waits.verdict, waits.sentence) == ("wait", "10 letters of the canary still wait.")
     goes = look(waits, the(visible=990))
     assert goes.verdict == "go"
@@ -290,9 +307,9 @@ def test_a_canary_that_is_worked_off_lets_the_rest_follow() -> None:
 
 
 def test_a_canary_that_nothing_takes_ends_the_replay() -> None:
-    found = look(FIRST, replace(consumed(visible=13), visible=990), CANARY)
+    found = look(FIRST, replace(consumed(backlog=15), visible=990), CANARY)
     while found.verdict == "wait":
-        found = look(found, replace(consumed(visible=13), visible=990))
+        found = look(found, replace(consumed(backlog=15), visible=990))
     assert (found.number, found.verdict) == (11, "ineffective")
     assert "still wait in orders after 11 looks: nothing takes them" in found.sentence
 
@@ -309,7 +326,7 @@ def test_a_canary_that_comes_back_ends_the_replay() -> None:
 
 
 def test_a_consumer_that_begins_to_fail_ends_the_replay() -> None:
-    found = look(FIRST, replace(consumed(errors=(60,) * 5), visible=990), CANARY)
+    found = look(FIRST, replace(consumed(failing_share=0.5), visible=990), CANARY)
     assert found.verdict == "worse"
     assert "50% of worker's work fails now, 0% before." in found.sentence
 
@@ -329,7 +346,7 @@ def test_each_good_round_doubles_the_rate_up_to_the_most() -> None:
 
 def test_a_backlog_at_the_consumer_halves_the_rate_and_ends_the_replay_at_last() -> None:
     started = look(FIRST, the(visible=990), CANARY)
-    busy = replace(consumed(visible=603), visible=390)
+    busy = replace(consumed(backlog=605), visible=390)
     found = look(started, busy, tally(archived=600, replayed=600))
     assert found.verdict == "wait"
     assert "600 wait in orders; I hold, and go on at 5/s." in found.sentence
@@ -382,9 +399,9 @@ def test_it_watches_as_long_as_a_letter_needs_to_come_back() -> None:
     found = calm(99, the(visible=0))
     assert (found[-1].number, found[-1].verdict) == (15, "relieved")  # 5 x 180 s
     assert found[-1].sentence == "orders-dlq is worked off and stays so: 1000 replayed."
-    quick = document(consumed(visibility_timeout=1))
+    quick = document(consumed(fate_seconds=5))
     assert calm(99, the(visible=0), quick)[-1].number == 3
-    slow = document(consumed(visibility_timeout=43_200))
+    slow = document(consumed(fate_seconds=216_000))
     assert calm(99, the(visible=0), slow)[-1].number == 20
 
 
@@ -408,7 +425,7 @@ def test_every_replay_ends_or_moves_on(
     found, waits = FIRST, 0
     for at in range(200):
         facts = replace(
-            consumed(visible=backlogs[at % len(backlogs)]), visible=depths[at % len(depths)]
+            consumed(backlog=5 + backlogs[at % len(backlogs)]), visible=depths[at % len(depths)]
         )
         count = moved[at % len(moved)]
         rounds = [tally(archived=count, replayed=count)] if found.verdict in {"", "go"} else []
