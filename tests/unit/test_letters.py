@@ -117,7 +117,7 @@ def test_a_condition_holds(when: Any, one: Letter) -> None:
                     "$defs": {"a": {"items": {"$ref": "#/$defs/a"}}},
                 }
             },
-            letter("[" * 900 + "]" * 900),
+            letter("[" * 3000 + "]" * 3000),
         ),
         ({"error": "429"}, letter()),
         ({"source": ":refunds$"}, letter()),
