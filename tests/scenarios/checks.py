@@ -9,16 +9,19 @@ from local.playground import STACK
 from oncall.headline import emoji, told_elsewhere
 from oncall.incident import Incident
 from oncall.texts import clean
-from tests.scenarios.scene import RUN, Part, said
+from tests.scenarios.letters import LetterChecks
+from tests.scenarios.scene import RUN, said
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
-_AFTERWARDS = frozenset({"settings", "denied", "failed_reports", "failed_events", "untold"})
+_AFTERWARDS = frozenset(
+    {"settings", "denied", "failed_reports", "failed_events", "untold", "duplicates"}
+)
 """What a story says of the checks that follow it."""
 
 
-class Checks(Part):
+class Checks(LetterChecks):
     """Who looks whether it is so."""
 
     def all_told(self) -> None:
@@ -219,6 +222,7 @@ class Checks(Part):
                 assert depth == 0, f"{output} holds {depth}"
         denied = {call.action for call in self.scene.denied()}
         assert denied == set(then.get("denied", [])), self.scene.denied()
+        self.every_letter_is_accounted_for()
         self._no_secret_is_out()
 
     def _opened(self) -> list[tuple[Any, Any]]:
@@ -252,6 +256,7 @@ class Checks(Part):
             str(i["token"]) for i in world.items("INCIDENT#") if str(i["sk"]).startswith("ASK#")
         ]
         secrets = [*tokens, world.slack.bot_token, world.slack.signing_secret]
+        secrets += [secret for target in self.scene.targets for secret in target.secrets()]
         slack = "\n".join(
             request.body.decode("utf-8", "replace") for request in world.slack.requests
         )

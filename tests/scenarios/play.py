@@ -43,6 +43,8 @@ class Play(Part):
     def _put_back(self) -> None:
         """Put back what the story has changed of its world, for the next one."""
         world = self.world
+        for target in self.scene.targets:
+            target.rest()
         world.waits = 0.05
         world.aws.faults.clear()
         world.slack.up()

@@ -24,6 +24,8 @@ _PRODUCTION_WRITES = frozenset(
         "lambda:PutProvisionedConcurrencyConfig",
         "lambda:DeleteProvisionedConcurrencyConfig",
         "lambda:UpdateEventSourceMapping",
+        "sqs:DeleteMessage",
+        "sqs:SendMessage",
         "ssm:PutParameter",
     }
 )
@@ -187,6 +189,9 @@ class Scene:
 
     def executions(self) -> int:
         return len(self.world.executions(self.story.runbook)) - self.executions_before
+
+    def executions_of_the_story(self) -> list[str]:
+        return self.world.executions(self.story.runbook)[self.executions_before :]
 
     def new_runs(self) -> list[str]:
         found = self.world.executions(self.story.runbook)

@@ -12,6 +12,7 @@ from local.playground import STACK
 from oncall.times import iso, parse
 from tests.scenarios.alarms import Alarms
 from tests.scenarios.checks import Checks
+from tests.scenarios.letters import LetterSteps
 from tests.scenarios.scene import RUN
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
@@ -21,7 +22,7 @@ _DATES = ("started_at", "updated_at", "closed_at", "lease_until", "expires_at", 
 type Json = dict[str, Any]
 
 
-class Steps(Alarms):
+class Steps(Alarms, LetterSteps):
     """What happens in a story."""
 
     def do(self, step: str, value: Any) -> None:

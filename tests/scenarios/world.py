@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from ministack.core.responses import request_scope
-from ministack.services import lambda_svc, stepfunctions
+from ministack.services import lambda_svc, sqs, stepfunctions
 
 from local.aws import AwsAccount, EmbeddedAws, edge
 from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history, store
@@ -32,7 +32,7 @@ type Json = dict[str, Any]
 
 
 def eventually[T](
-    question: Callable[[], T], what: str, seconds: float = 15, every: float = 0.02
+    question: Callable[[], T], what: str, seconds: float = 30, every: float = 0.02
 ) -> T:
     """Ask again until the answer is true; AssertionError with the last answer otherwise."""
     deadline = time.monotonic() + seconds
@@ -73,6 +73,14 @@ class Worlds:
 
         lambda_svc._sqs_esm_concurrency = limited
         self._stack.callback(setattr, lambda_svc, "_sqs_esm_concurrency", original)
+        receive = sqs._HANDLERS["ReceiveMessage"]
+
+        async def at_once(data: Json, url: str) -> Any:
+            # A short poll here asks every host of the queue, so that a long one would only wait.
+            return await receive({**data, "WaitTimeSeconds": 0}, url)
+
+        sqs._HANDLERS["ReceiveMessage"] = at_once
+        self._stack.callback(sqs._HANDLERS.__setitem__, "ReceiveMessage", receive)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -238,15 +246,21 @@ class World:
             attributes["ApproximateNumberOfMessagesNotVisible"]
         )
 
-    def once_tags_are_read(self, role: str, change: Callable[[], None]) -> None:
-        """Change something right after this role has read tags of Lambda's."""
+    def once_tags_are_read(
+        self,
+        role: str,
+        change: Callable[[], None],
+        action: str = "lambda:ListTags",
+        resource: str = "",
+    ) -> None:
+        """Change something right after this role has read tags, of one resource or of any."""
         add = edge.calls.add
 
         def seen(call: Call) -> None:
             add(call)
             if call.account != self.aws.account or role not in call.role:
                 return
-            if call.action == "lambda:ListTags":
+            if call.action == action and resource in {"", call.resource}:
                 setattr(edge.calls, "add", add)  # noqa: B010 -- mypy allows no method to be set
                 with request_scope(self.aws.account, REGION):
                     change()

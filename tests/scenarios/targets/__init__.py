@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 from tests.scenarios.targets.base import Target
 from tests.scenarios.targets.function import Function
+from tests.scenarios.targets.letters import Letters
 from tests.scenarios.targets.queue import Queue
 
-__all__ = ["KINDS", "Function", "Queue", "Target"]
+__all__ = ["KINDS", "Function", "Letters", "Queue", "Target"]
 
 KINDS: Mapping[str, type[Target]] = {
     "queue-saturation": Queue,
     "lambda-throttles": Function,
+    "dlq-replay": Letters,
 }
 """By the runbook's id, which is the name of its stories' folder."""

@@ -1,7 +1,7 @@
 """What every kind of target can do for a story."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -81,6 +81,13 @@ class Target(ABC):
         """Return the change that an earlier run has left here, if one has."""
         del given
         return None
+
+    def secrets(self) -> Sequence[str]:
+        """Return texts that may stand in no message, page or log."""
+        return ()
+
+    def rest(self) -> None:  # noqa: B027 -- most targets do nothing by themselves
+        """Stop what the target does by itself; called however the story has ended."""
 
     @abstractmethod
     def forget(self) -> None:

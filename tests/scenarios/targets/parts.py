@@ -22,7 +22,9 @@ def code(version: int = 1) -> bytes:
     return packed.getvalue()
 
 
-def function(world: World, name: str, *, opted_in: bool, reserved: int | None) -> str:
+def function(
+    world: World, name: str, *, opted_in: bool, reserved: int | None, timeout_seconds: int = 30
+) -> str:
     """Create a function that publishes no metrics of its own; return its ARN."""
     functions = world.client("lambda")
     pilot = functions.get_function_configuration(FunctionName=world.ground.pilot.worker_function)
@@ -32,7 +34,7 @@ def function(world: World, name: str, *, opted_in: bool, reserved: int | None) -
         Role=pilot["Role"],
         Handler="app.handler",
         Code={"ZipFile": code()},
-        Timeout=30,
+        Timeout=timeout_seconds,
         Tags=OPT_IN if opted_in else {},
     )["FunctionArn"]
     world.worlds.leave_alone((arn,))

@@ -1,0 +1,201 @@
+"""What stories about dead letters do, and what becomes of every letter."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from ministack.core.responses import request_scope
+
+from local.playground import REGION
+from oncall import archive
+from tests.scenarios.scene import Part
+from tests.scenarios.targets import Letters
+from tests.scenarios.targets.mail import Seen, groups_in_order
+from tests.scenarios.world import eventually
+
+_GONE = ("quarantine", "drop")
+
+
+class _Post(Part):
+    """The story's dead letters."""
+
+    @property
+    def post(self) -> Letters:
+        assert isinstance(self.target, Letters)
+        return self.target
+
+    def _arrived(self) -> list[tuple[str, Seen]]:
+        with request_scope(self.world.aws.account, REGION):
+            return self.post.mail.letters()
+
+    def _left(self) -> list[Any]:
+        with request_scope(self.world.aws.account, REGION):
+            return self.post.mail.lying(self.post.arn)
+
+
+class LetterSteps(_Post):
+    """What happens to dead letters and to those who consume them."""
+
+    def _do_letters(self, given: Any) -> None:
+        for what, value in given.items():
+            if what == "add":
+                self.post.give(value)
+            elif what == "come_back":
+                self.post.come_back(value)
+            else:
+                self.post.reappear()
+
+    def _do_consumer(self, given: Any) -> None:
+        if given == "stops":
+            self.post.stop_consuming()
+        elif given == "takes":
+            self.post.consume()
+        elif "takes" in given:
+            self.post.consume(most=given["takes"])
+        else:
+            bounces, after = given["bounces"], given.get("after", 0)
+
+            def fails(number: int, body: str) -> bool:
+                if number <= after:
+                    return False
+                if isinstance(bounces, str):
+                    return re.search(bounces, body) is not None
+                return int(number * bounces) > int((number - 1) * bounces)
+
+            self.post.consume(fails)
+
+    def _do_entries_fail(self, given: Any) -> None:
+        self.post.refuse_entries(given)
+
+    def _until_replayed(self, _: str, wanted: int) -> None:
+        eventually(lambda: len(self._arrived()) >= wanted, f"{wanted} letters are replayed")
+
+    def _until_dlq(self, _: str, wanted: int) -> None:
+        eventually(lambda: len(self._left()) == wanted, f"{wanted} dead letters lie there")
+
+
+class _Archived:
+    """What stands in the archive of the story's runs, read as the runbook reads it."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        )
+        return (one["Key"] for page in pages for one in page.get("Contents", []))
+
+    def get(self, key: str) -> bytes:
+        body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        return body
+
+
+class LetterChecks(_Post):
+    """What has to be so of dead letters."""
+
+    def _then_dlq(self, _: str, wanted: int) -> None:
+        found = len(self._left())
+        assert found == wanted, f"{found} letters are in {self.post.name}"
+
+    def _then_source(self, _: str, wanted: int) -> None:
+        with request_scope(self.world.aws.account, REGION):
+            found = [len(self.post.mail.lying(arn)) for arn in self.post.mail.sources]
+        assert sum(found) == wanted, f"{found} messages are in the sources"
+
+    def _then_replayed(self, _: str, wanted: int) -> None:
+        found = [letter.token for _, letter in self._arrived()]
+        assert len(found) == wanted, found
+
+    def _then_source_bodies(self, _: str, wanted: list[str]) -> None:
+        found = [letter.body for _, letter in self._arrived()]
+        for pattern in wanted:
+            assert any(re.search(pattern, body) for body in found), f"{pattern} has not arrived"
+        for body in found:
+            assert any(re.search(one, body) for one in wanted), f"{body[:200]} has arrived"
+
+    def _then_unread(self, _: str, wanted: object) -> None:
+        del wanted
+        for message in self._left():
+            found = message["receive_count"]
+            assert found == self.post.mail.received[message["id"]], "somebody has received a letter"
+
+    def _then_archived(self, run: str, wanted: int) -> None:
+        store = self._archive()
+        ids = {one.letter["MessageId"] for one in self._chunks(store, self.scene.incident_id(run))}
+        assert len(ids) == wanted, f"{len(ids)} letters are archived"
+
+    def _then_archive(self, run: str, wanted: dict[str, int]) -> None:
+        found = archive.reconcile(self._archive(), self.scene.incident_id(run))
+        assert {name: getattr(found, name) for name in wanted} == wanted, found
+        assert found.balanced, found
+
+    def _archive(self) -> _Archived:
+        return _Archived(self.world.client("s3"), self.world.outputs["ArchiveBucket"])
+
+    def _chunks(self, store: _Archived, incident: str) -> Iterator[archive.Archived]:
+        for key in store.keys(archive.archive_key(incident, "").removesuffix(".jsonl.gz")):
+            yield from archive.read_letters(store.get(key))
+
+    def every_letter_is_accounted_for(self) -> None:
+        """See that none is lost, changed, sent twice, out of order or shown to anybody."""
+        if not isinstance(self.target, Letters):
+            return
+        mail, arrived = self.post.mail, self._arrived()
+        left = [message["id"] for message in self._left()]
+        store = self._archive()
+        kept = [
+            one
+            for incident in self.scene.incidents()
+            if incident.runbook == self.scene.story.runbook
+            for one in self._chunks(store, incident.id)
+        ]
+        for one in kept:
+            key = one.letter["MessageId"]
+            assert mail.read(one.letter) == mail.dead[key], f"{key} is archived as another letter"
+        archived = {one.letter["MessageId"] for one in kept}
+        missing = mail.dead.keys() - archived - set(left)
+        assert not missing, f"{len(missing)} letters have left the queue and are in no archive"
+        _as_they_were(arrived, list(mail.dead.values()))
+        disorder = list(groups_in_order(arrived))
+        assert not disorder, f"out of order: {disorder}"
+        self._none_is_lost_or_doubled(arrived, left, kept)
+        self._nobody_reads_them()
+
+    def _none_is_lost_or_doubled(
+        self, arrived: list[tuple[str, Seen]], left: list[str], kept: list[archive.Archived]
+    ) -> None:
+        mail = self.post.mail
+        alive = Counter(letter.token for key, letter in arrived if key not in mail.returned)
+        alive += Counter(mail.dead[key].token for key in left)
+        given_up = {mail.read(one.letter).token for one in kept if one.then in _GONE}
+        lost = set(mail.tokens) - alive.keys() - given_up
+        assert not lost, f"lost: {sorted(lost)}"
+        sent = Counter((letter.token, letter.mark) for _, letter in arrived)
+        doubled = sum((alive - Counter(alive.keys())).values())
+        doubled = max(doubled, sum(count - 1 for count in sent.values()))
+        allowed = self.scene.story.then.get("duplicates", 0)
+        assert doubled <= allowed, f"{doubled} letters are there twice"
+
+    def _nobody_reads_them(self) -> None:
+        """Look for letters in the record and in histories; logs and messages are searched too."""
+        histories = [
+            str(event)
+            for execution in self.scene.executions_of_the_story()
+            for event in self.world.history(execution)
+        ]
+        records = [str(item) for item in self.world.items()]
+        for text in (*histories, *records):
+            assert self.post.mail.secret not in text, f"a letter is in {text[:300]}"
+
+
+def _as_they_were(arrived: list[tuple[str, Seen]], dead: list[Seen]) -> None:
+    """See that what has arrived is what had died, and one replay older."""
+    was = {(letter.token, letter.unmarked, letter.body, letter.trace): letter for letter in dead}
+    for key, letter in arrived:
+        found = was.get((letter.token, letter.unmarked, letter.body, letter.trace))
+        assert found, f"{letter.token} is not what it was"
+        assert letter.group == found.group, f"{letter.token} is in another group"
+        assert letter.mark or key.startswith("call "), f"{letter.token} is not marked"
