@@ -13,7 +13,7 @@ import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive, dlq_facts, guards, letters, mover
+from oncall import archive, dlq_facts, guards, letters, mover, replays
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.deliveries import FunctionSink
@@ -54,7 +54,8 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         name = arn.rsplit(":", 1)[-1]
         guards.check_before_change(aws, call.run, name, dlq_facts.destination_tags(aws, arn))
     # The lock is checked by this write: a worker of a run that has lost it moves nothing.
-    aws.store.note(call.run, None, phase="acting")
+    said = replays.under_way(str(incident.progress.get("effect", "")), incident.id)
+    aws.store.note(call.run, None, phase="acting", progress={**incident.progress, "effect": said})
     tally = mover.move(_order(call, aws, incident), _ports(call, aws, order))
     return {"tally": asdict(tally)}
 
@@ -122,8 +123,10 @@ def _stop(call: Call, aws: Services) -> Callable[[], bool]:
         if not wanted and time.monotonic() - asked >= 1:
             asked = time.monotonic()
             try:
-                guards.heed_stop(aws.store.load(call.run.incident))
+                incident = aws.store.load(call.run.incident)
+                guards.heed_stop(incident)
                 guards.heed_switches(aws, call.run)
+                wanted = incident.status == "closed"  # its execution was stopped from outside
             except (Aborted, TakenOver, GuardRefused):
                 wanted = True
         return wanted

@@ -13,7 +13,7 @@ from oncall.dlq_facts import look_again
 from oncall.step import step
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from oncall.incident import Incident
     from oncall.plans import Look
@@ -25,6 +25,8 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Look once. Raises what ``looking.take`` raises."""
     rules = contracts.load(call.run.runbook).verification
     tallies = call.payload.get("tallies", [])
+    if tallies:
+        _tell(call, aws, tallies)
 
     def relief(before: Look, incident: Incident) -> Look:
         facts = look_again(aws, call.run, incident)
@@ -36,6 +38,15 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         )
 
     return looking.take(call, aws, relief, calm)
+
+
+def _tell(call: Call, aws: Services, tallies: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the workers have done, before a stop can end the run without a look."""
+    incident = aws.store.load(call.run.incident)
+    carry = call.payload["look"].get("carry") or {}
+    total = replays.add_up(carry.get("total", {}), tallies)
+    said = replays.effect(total, call.run.target.rsplit(":", 1)[-1], incident.id)
+    aws.store.note(call.run, None, progress={**incident.progress, "effect": said})
 
 
 handler = step(work)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from oncall import queues
@@ -35,6 +35,8 @@ _OTHERS: Mapping[str, str] = {
     "unknown": "something that does not say where it comes from",
 }
 _FIRST_LINE = 3
+_HIDDEN_SECONDS = 300
+"""How long letters in the hand of a worker that died stay hidden (``mover.Order``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +435,7 @@ _NOT_YET = frozenset({"deadline", "stopped", "failed", "lapsed", "throttled", "u
 _COUNTED = ("archived", "replayed", "quarantined", "dropped", "bounced", "possible_duplicates")
 
 
-def effect(total: Mapping[str, int], facts: Facts, incident: str) -> str:
+def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     """Say what has been moved: no setting shows it, and nothing undoes it."""
     if not total.get("archived"):
         return ""
@@ -442,8 +444,17 @@ def effect(total: Mapping[str, int], facts: Facts, incident: str) -> str:
         if total[name]:
             parts.append(f"{total[name]} {word}")
     if total["left"]:
-        parts.append(f"{total['left']} left in {facts.dlq}")
+        parts.append(f"{total['left']} left in {dlq}")
     return f"{', '.join(parts)}; all of them are in the archive of {incident}."
+
+
+def under_way(said: str, incident: str) -> str:
+    """Say what has been moved while a round is moving more: what holds if nobody counts it."""
+    done = said.partition(_UNDER_WAY)[0].strip()
+    return f"{done} {_UNDER_WAY}: the archive of {incident} tells what became of it.".strip()
+
+
+_UNDER_WAY = "A round was under way"
 
 
 def assess(
@@ -465,13 +476,15 @@ def assess(
     total = add_up(carry["total"], tallies)
     if tallies:
         carry["ended"] = "empty" if all(t["ended"] == "empty" for t in tallies) else "more"
-    carry |= {"total": total, "effect": effect(total, facts, incident)}
+    carry |= {"total": total, "effect": effect(total, facts.dlq, incident)}
     letters = max(1, planned["letters"])
     done = min(1.0, (total["replayed"] + total["quarantined"] + total["dropped"]) / letters)
     words = _round_words(total, carry, planned)
     look = Look(number, "wait", words, done=done, carry=carry)
+    if not planned["order"]:
+        return _watched(look, facts)
     broken = next((str(t["trouble"]) for t in tallies if t["ended"] == "failed"), "")
-    worse = f"A worker had to stop: {broken}." if broken else ""
+    worse = f"A worker had to stop: {broken}." if broken else _refused(total, tallies, planned)
     worse = worse or _worse(total, facts, planned, rules)
     if worse:
         return ended(look, "worse", f"{worse} I have stopped.")
@@ -488,6 +501,9 @@ def assess(
             )
         return _with_sentence(look, f"{waiting} letters of the canary still wait.")
     if carry["ended"] == "empty" and (planned["order"].get("archive") or not facts.visible):
+        hidden = 0 if planned["order"].get("archive") else facts.in_flight - total["left"]
+        if hidden > 0 and before.bad * facts.period_seconds <= _HIDDEN_SECONDS:
+            return _hidden(look, before, hidden)
         return ended(look, "relieved", f"{facts.dlq} is worked off: {_counts(total)}.")
     if busy and before.bad < rules["patience_periods"]:
         slower = max(1.0, carry["rate"] / 2)
@@ -503,6 +519,21 @@ def assess(
     if busy:
         return ended(look, "ineffective", f"{waiting} letters pile up in {_source(facts)}.")
     return _go_on(look, planned, facts)
+
+
+def _hidden(look: Look, before: Look, count: int) -> Look:
+    words = (
+        f"{count} letters are in flight, in a dead worker's hand or somebody's; I wait for them."
+    )
+    return replace(look, sentence=words, bad=before.bad + 1)
+
+
+def _watched(look: Look, facts: Facts) -> Look:
+    """Judge a queue in which there was nothing: with letters in it, it wants another plan."""
+    if facts.visible or facts.in_flight:
+        more = facts.visible + facts.in_flight
+        return ended(look, "ineffective", f"{more} letters have come into {facts.dlq} since.")
+    return ended(look, "relieved", f"{facts.dlq} is empty.")
 
 
 def _go_on(look: Look, planned: Mapping[str, Any], facts: Facts) -> Look:
@@ -530,11 +561,13 @@ def assess_calm(
         return ended(look, "recurred", f"{worse} The cause is not mended.")
     fate = math.ceil(planned["fate_seconds"] / facts.period_seconds)
     enough = min(rules["calm_most_periods"], max(rules["calm_periods"], fate))
-    if number >= enough:
-        return ended(
-            look, "relieved", f"{facts.dlq} is worked off and stays so: {_counts(carry['total'])}."
-        )
-    return look
+    if number < enough:
+        return look
+    if not planned["order"]:
+        return ended(look, "relieved", f"{facts.dlq} is empty and stays so.")
+    return ended(
+        look, "relieved", f"{facts.dlq} is worked off and stays so: {_counts(carry['total'])}."
+    )
 
 
 def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:
@@ -563,6 +596,18 @@ def _worse(
     if back > max(rules["bounced_letters"], rules["bounce_share"] * replayed):
         return f"{back} letters have come into {facts.dlq} since, {replayed} were replayed."
     return ""
+
+
+def _refused(
+    total: Mapping[str, int], tallies: Sequence[Mapping[str, Any]], planned: Mapping[str, Any]
+) -> str:
+    """Say why nothing could be sent, where that is for a code of AWS's and not for the letters."""
+    rules = {rule["name"] for rule in planned["order"]["rules"]}
+    reasons = {reason for tally in tallies for reason in tally["left"]} - rules
+    codes = sorted(reason for reason in reasons if not reason.islower())
+    if total["replayed"] or not codes:
+        return ""
+    return f"{_name(planned['order']['destination'])} takes none of them: {', '.join(codes)}."
 
 
 def _waiting(facts: Facts, planned: Mapping[str, Any]) -> int:

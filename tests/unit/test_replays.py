@@ -376,6 +376,45 @@ def test_all_is_done_when_the_workers_found_it_empty_and_nothing_lies_there() ->
     assert half.verdict == "go"
 
 
+def test_letters_in_a_dead_workers_hand_are_waited_for() -> None:
+    started = look(FIRST, the(visible=990), CANARY)
+    rest = tally("empty", archived=980, replayed=978, left={"a": 2})
+    found = look(started, the(visible=0, in_flight=12), rest)
+    assert found.verdict == "wait"
+    assert "10 letters are in flight" in found.sentence
+    assert look(found, the(visible=10)).verdict == "go"
+    for _ in range(6):  # minutes: longer than a worker's letters are hidden
+        found = look(found, the(visible=0, in_flight=12))
+    assert found.verdict == "relieved"
+
+
+def test_a_destination_that_takes_nothing_ends_the_replay() -> None:
+    refused = tally(archived=10, left={"AccessDenied": 9, "too_large": 1})
+    found = look(FIRST, the(visible=990), refused)
+    assert found.verdict == "worse"
+    assert found.sentence == "orders takes none of them: AccessDenied. I have stopped."
+    assert look(FIRST, the(visible=990), tally(archived=10, left={"too_large": 10})).verdict == "go"
+    one = tally(archived=10, replayed=9, left={"InvalidMessageContents": 1})
+    assert look(FIRST, the(visible=990), one).verdict == "go"
+
+
+def test_a_queue_that_was_empty_is_planned_anew_when_letters_come() -> None:
+    watched = document(the(visible=0))
+    quiet = look(FIRST, the(visible=0), planned=watched)
+    assert (quiet.verdict, quiet.sentence) == ("relieved", "orders-dlq is empty.")
+    ends = replays.assess_calm(replace(quiet, number=99), the(visible=0), watched, RULES)
+    assert (ends.verdict, ends.sentence) == ("relieved", "orders-dlq is empty and stays so.")
+    assert look(FIRST, the(visible=1), planned=watched).verdict == "ineffective"
+
+
+def test_what_a_round_moves_is_told_even_if_nobody_counts_it() -> None:
+    once = replays.under_way("10 letters replayed.", "run-1")
+    assert once == (
+        "10 letters replayed. A round was under way: the archive of run-1 tells what became of it."
+    )
+    assert replays.under_way(once, "run-1") == once
+
+
 def test_a_replay_from_the_archive_leaves_the_queue_out_of_account() -> None:
     planned = document(the(archive="run-0", archived=40))
     assert planned["letters"] == 40
