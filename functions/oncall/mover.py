@@ -283,6 +283,8 @@ class _Hand:
     """What has become of them so far."""
     places: dict[str, int] = field(default_factory=dict)
     """In that order, where it counts."""
+    stops: dict[str, float] = field(default_factory=dict)
+    """The place of the first letter of a group that was left; none behind it may pass it."""
     hidden_until: float = math.inf
     """When the first of them may be received by others."""
     since: float = math.inf
@@ -366,9 +368,8 @@ class _Thread:
         self._number = number
         self._chunks = 0
         self._failures = 0
-        self._stopped: dict[str, float] = {}
-        """Where order counts: groups of which a letter was left, and its place in the hand. What
-        is behind it, in hands to come too, must not pass it."""
+        self._stopped: set[str] = set()
+        """Where order counts: groups of which a letter was left in a hand before."""
         self._tally = Tally()
 
     def run(self) -> Tally:
@@ -479,7 +480,7 @@ class _Thread:
         self._tally.archived += len(hand.letters)
         waiting, gone = self._divide(hand, judged)
         ended = self._send_all(hand, waiting) or self._discard_all(hand, gone)
-        self._stopped = dict.fromkeys(self._stopped, -math.inf)
+        self._stopped |= hand.stops.keys()
         freed = hand.open()
         for key in freed:
             self._leave(hand, Line(key, LEFT, ended))
@@ -566,17 +567,17 @@ class _Thread:
         """Return whether a letter may be acted on; leave it where one before it has stayed."""
         if key in hand.lines:
             return False
-        if self._stopped and hand.places[key] > self._stopped.get(
-            group_of(hand.letters[key]), math.inf
-        ):
-            self._leave(hand, Line(key, LEFT, "group_stopped"))
-            return False
+        if self._order.ordered:
+            group = group_of(hand.letters[key])
+            if group in self._stopped or hand.places[key] > hand.stops.get(group, math.inf):
+                self._leave(hand, Line(key, LEFT, "group_stopped"))
+                return False
         return True
 
     def _stop_group(self, hand: _Hand, key: str) -> None:
         if self._order.ordered:
-            group, place = group_of(hand.letters[key]), hand.places[key]
-            self._stopped[group] = min(place, self._stopped.get(group, math.inf))
+            group = group_of(hand.letters[key])
+            hand.stops[group] = min(hand.places[key], hand.stops.get(group, math.inf))
 
     def _send(self, hand: _Hand, batch: dict[str, Entry]) -> None:
         """Send a batch and delete what is confirmed, before anything else is sent."""

@@ -35,10 +35,12 @@ class Calls(Faults):
         """By call: told its number, it may raise."""
         self.failing: dict[str, Callable[[str], Failure | None]] = {}
         self.watch: Callable[[], None] = lambda: None
+        self.threads: set[int] = set()
         self._numbers: Counter[str] = Counter()
 
     def _note(self, name: str, what: Any) -> None:
         self._numbers[name] += 1
+        self.threads.add(threading.get_ident())
         self.watch()
         if name in self.before:
             self.before[name](self._numbers[name])
@@ -500,13 +502,80 @@ def test_a_fifo_queue_has_one_thread_and_one_letter_of_a_group_in_a_batch() -> N
 
     tally = run(world, calls)
 
-    assert tally.replayed == 60
+    assert (tally.replayed, len(calls.threads)) == (60, 1)
     groups = {
         key: one.group for key, one in zip(map(id_of, range(60)), world.dlq.arrivals, strict=True)
     }
     for name, keys in calls.done:
         if name == "send":
             assert len({groups[key] for key in keys}) == len(keys)
+
+
+def test_a_stopped_group_stays_so_in_later_chunks() -> None:
+    world, calls = a_world([f"{n} refund" for n in range(30)], fifo=True, chunk=7)
+    world.run = "before"
+    run(world, calls)
+    calls.failing["send"] = lambda key: BUSY if key == behind[0] else None
+    group = world.dlq.arrivals[4].group
+    behind = [one.key for one in world.dlq.arrivals[4:] if one.group == group]
+    source = archive.ArchivedLetters(archive.not_replayed(world.bucket, "before"))
+
+    order = replace(world.order(), run=RUN, rules=compile_rules([]))
+    tally = move(order, replace(world.ports(calls), source=source))
+
+    assert tally.left == {"InternalError": 1, "group_stopped": len(behind) - 1}
+    assert tally.replayed == 30 - len(behind)
+
+
+def test_a_letter_that_is_lost_hold_of_stops_its_group() -> None:
+    world = World(random.Random(1), fifo=True, visibility=30, consumes=0)  # noqa: S311 -- a test's choices
+    world.fill([str(n) for n in range(5)], groups=1)
+    calls = Calls(world)
+    calls.before["send"] = lambda _: world.clock.sleep(12)
+    calls.failing["hide"] = lambda key: BUSY if key == id_of(2) else None
+
+    tally = run(world, calls)
+
+    assert [one.body for one in world.queue.arrivals] == ["0", "1"]
+    assert tally.left == {"lapsed": 1, "group_stopped": 2}
+
+
+def test_a_chunk_of_a_fifo_queue_ends_with_a_short_receive() -> None:
+    world = World(random.Random(1), fifo=True, consumes=0)  # noqa: S311 -- a test's choices
+    world.fill([str(n) for n in range(15)], groups=1000)
+    calls = Calls(world)
+
+    run(world, calls)
+
+    assert [name for name, _ in calls.done[:3]] == ["receive", "receive", "put"]
+
+
+def test_of_a_letter_that_comes_twice_the_later_handle_counts() -> None:
+    world, calls = a_world(1)
+    receive = world.dlq.receive
+
+    def twice(max_messages: int, visibility_seconds: int, wait_seconds: int) -> list[Letter]:
+        found = receive(max_messages, visibility_seconds, wait_seconds)
+        for message in world.dlq.messages.values():
+            message.visible_at = 0 if calls.count("receive") == 1 else message.visible_at
+        return found
+
+    world.dlq.receive = twice  # type: ignore[method-assign]
+    tally = run(world, calls)
+
+    assert (tally.archived, tally.received_again, tally.replayed) == (1, 1, 1)
+    assert not world.dlq.messages
+
+
+def test_a_quarantined_letter_that_was_not_deleted_is_in_the_archive_once() -> None:
+    world, calls = a_world(["refund"])
+    calls.failing["delete"] = lambda _: BUSY
+    for _ in range(2):
+        assert run(world, calls).quarantined == 1
+        world.clock.sleep(300)
+
+    assert world.check().quarantined == 1
+    assert len(list(archive.not_replayed(world.bucket, RUN))) == 1
 
 
 @pytest.mark.parametrize("why", ["stopped", "deadline"])
@@ -581,6 +650,14 @@ def test_a_slow_rate_takes_a_letter_at_a_time() -> None:
     assert 8 <= sent[-1] - sent[0] <= 12
 
 
+def test_a_letter_in_hand_does_not_wait_for_the_next_one_s_turn() -> None:
+    world, calls = a_world(10)
+
+    run(world, calls, rate=0.2, most=2)
+
+    assert [name for name, _ in calls.done] == ["receive", "put", "send", "delete", "put"] * 2
+
+
 def test_letters_wait_for_their_turn_in_the_queue_and_not_in_hand() -> None:
     world, calls = a_world(40, chunk=40)
     longest = 0.0
@@ -596,7 +673,7 @@ def test_letters_wait_for_their_turn_in_the_queue_and_not_in_hand() -> None:
     calls.watch = look
     run(world, calls, rate=2.0, most=40)
 
-    assert longest < 4
+    assert longest < 3
 
 
 def test_batches_keep_to_a_mebibyte() -> None:
