@@ -11,6 +11,7 @@ import math
 import time
 import uuid
 from dataclasses import asdict
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from oncall import archive, dlq_facts, guards, letters, mover, replays
@@ -82,7 +83,9 @@ def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
         fifo_source=call.run.target.endswith(".fifo"),
         rate=rate,
         wait_seconds=max(1, min(_POLL_SECONDS, period // 6)),
-        threads=1 if canary else min(_THREADS, math.ceil(rate / _RATE_OF_A_THREAD)),
+        threads=1
+        if canary or order["archive"]
+        else min(_THREADS, math.ceil(rate / _RATE_OF_A_THREAD)),
         # Left letters come again soon after the round, so that whoever looks then finds them.
         left_until=deadline + 2 * period,
     )
@@ -117,10 +120,13 @@ def _wire(aws: Services, arn: str) -> Queue:
 def _stop(call: Call, aws: Services) -> Callable[[], bool]:
     """Return whether a person or a kill switch wants it to stop, asked at most once a second."""
     asked, wanted = 0.0, False
+    one_at_a_time = Lock()  # boto3's resources are not for several threads at once
 
     def stop() -> bool:
         nonlocal asked, wanted
-        if not wanted and time.monotonic() - asked >= 1:
+        with one_at_a_time:
+            if wanted or time.monotonic() - asked < 1:
+                return wanted
             asked = time.monotonic()
             try:
                 incident = aws.store.load(call.run.incident)
@@ -129,7 +135,7 @@ def _stop(call: Call, aws: Services) -> Callable[[], bool]:
                 wanted = incident.status == "closed"  # its execution was stopped from outside
             except (Aborted, TakenOver, GuardRefused):
                 wanted = True
-        return wanted
+            return wanted
 
     return stop
 

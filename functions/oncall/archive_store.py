@@ -17,8 +17,18 @@ if TYPE_CHECKING:
 
     from oncall.services import Services
 
-_BUSY = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "ThrottlingException"})
-_THERE = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+_BUSY = frozenset(
+    {
+        "SlowDown",
+        "ServiceUnavailable",
+        "InternalError",
+        "ThrottlingException",
+        # Another write of the key was under way: this one has not been made, and may be tried again
+        # (S3 User Guide, "How to prevent object overwrites with conditional writes").
+        "ConditionalRequestConflict",
+    }
+)
+_THERE = "PreconditionFailed"
 
 
 class BucketStore:
@@ -37,7 +47,7 @@ class BucketStore:
             self._client.put_object(Bucket=self._bucket, Key=key, Body=data, IfNoneMatch="*")
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code in _THERE:
+            if code == _THERE:
                 raise Taken(key) from error
             if code in _BUSY:
                 raise Throttled(str(error)) from error

@@ -355,7 +355,8 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         "canary": min(int(limits["canary_letters"]), facts.letters),
         "first_rate": limits["first_rate"],
         "max_rate": fastest,
-        "workers": 1 if facts.fifo else int(limits["workers"]),
+        # Each worker would read all of an archive, and break a FIFO queue's order.
+        "workers": 1 if facts.fifo or facts.archive else int(limits["workers"]),
     }
     return Plan(
         action,
