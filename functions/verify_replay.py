@@ -33,9 +33,8 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         return replays.assess(before, facts, tallies, incident.plan, rules, incident=incident.id)
 
     def calm(before: Look, incident: Incident) -> Look:
-        return replays.assess_calm(
-            before, look_again(aws, call.run, incident), incident.plan, rules
-        )
+        facts = look_again(aws, call.run, incident)
+        return replays.assess_calm(before, facts, incident.plan, rules, incident=incident.id)
 
     return looking.take(call, aws, relief, calm)
 

@@ -255,6 +255,14 @@ def _kind_cause(facts: Facts) -> Cause:
 def _place_cause(facts: Facts) -> Cause:
     """Find where they go back to, and whether they may."""
     if facts.destination is None:
+        if facts.kind != QUEUE:
+            return (
+                "no_target",
+                (
+                    f"{facts.dlq} holds letters of {DELIVERABLE[facts.kind]}: say to whom they go, "
+                    f'with {{"dlq": "{facts.dlq}", "deliver_to": "checkout"}}.'
+                ),
+            )
         if len(facts.sources) > 1:
             several = ", ".join(map(_name, facts.sources))
             return (
@@ -264,12 +272,13 @@ def _place_cause(facts: Facts) -> Cause:
                     f'{{"dlq": "{facts.dlq}", "source": "{_name(facts.sources[0])}"}}.'
                 ),
             )
-        if facts.kind != QUEUE:
+        if facts.sources:
+            only = _name(facts.sources[0])
             return (
-                "no_target",
+                "other_source",
                 (
-                    f"{facts.dlq} holds letters of {DELIVERABLE[facts.kind]}: say to whom they go, "
-                    f'with {{"dlq": "{facts.dlq}", "deliver_to": "checkout"}}.'
+                    f"{facts.dlq} holds the letters of {only}, not of the queue that was named: "
+                    f'start it with {{"dlq": "{facts.dlq}", "source": "{only}"}}.'
                 ),
             )
         return "no_source", f"No SQS queue names {facts.dlq} as its dead-letter queue."
@@ -319,7 +328,7 @@ def _healthy_words(facts: Facts) -> str:
 
 def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Plan:
     """Plan a canary, then a replay that ramps up; whatever is in the way becomes a human's."""
-    if diagnosis.cause == "empty":
+    if diagnosis.cause == "empty" and not facts.archive:
         return Plan("watch", "replay", (), "Change nothing and see that it stays empty.")
     if diagnosis.cause != "replayable":
         return Plan("human", "replay", (), f"{diagnosis.sentence} I have replayed nothing.")
@@ -441,6 +450,8 @@ def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     if not total.get("archived"):
         return ""
     parts = [f"{total['replayed']} letters replayed"]
+    if total.get("unknown"):
+        parts.append(f"{total['unknown']} {_UNKNOWN}")
     for name, word in (("quarantined", "quarantined"), ("dropped", "dropped")):
         if total[name]:
             parts.append(f"{total[name]} {word}")
@@ -455,6 +466,7 @@ def under_way(said: str, incident: str) -> str:
     return f"{done} {_UNDER_WAY}: the archive of {incident} tells what became of it.".strip()
 
 
+_UNKNOWN = "of a worker that died, which deletes only what is sent"
 _UNDER_WAY = "A round was under way"
 
 
@@ -503,8 +515,8 @@ def assess(
         return _with_sentence(look, f"{waiting} letters of the canary still wait.")
     if carry["ended"] == "empty" and (planned["order"].get("archive") or not facts.visible):
         hidden = 0 if planned["order"].get("archive") else facts.in_flight - total["left"]
-        if hidden > 0 and before.bad * facts.period_seconds <= _HIDDEN_SECONDS:
-            return _hidden(look, before, hidden)
+        if hidden > 0:
+            return _hidden(look, before, facts, hidden)
         return ended(look, "relieved", f"{facts.dlq} is worked off: {_counts(total)}.")
     if busy and before.bad < rules["patience_periods"]:
         slower = max(1.0, carry["rate"] / 2)
@@ -522,7 +534,15 @@ def assess(
     return _go_on(look, planned, facts)
 
 
-def _hidden(look: Look, before: Look, count: int) -> Look:
+def _hidden(look: Look, before: Look, facts: Facts, count: int) -> Look:
+    """Wait for letters that nobody can receive now, as long as a dead worker may hold them."""
+    if before.bad * facts.period_seconds > _HIDDEN_SECONDS:
+        return ended(
+            look,
+            "ineffective",
+            f"{count} letters have been in flight for {duration(_HIDDEN_SECONDS)}: somebody else "
+            f"receives from {facts.dlq}.",
+        )
     words = (
         f"{count} letters are in flight, in a dead worker's hand or somebody's; I wait for them."
     )
@@ -551,10 +571,13 @@ def assess_calm(
     facts: Facts,
     planned: Mapping[str, Any],
     rules: Mapping[str, float],
+    *,
+    incident: str,
 ) -> Look:
     """Judge whether what was replayed stays away from the dead-letter queue."""
     number = before.number + 1
-    carry = before.carry
+    said = effect(before.carry["total"], facts.dlq, incident)
+    carry = {**before.carry, "effect": said}
     words = _round_words(carry["total"], carry, planned)
     look = Look(number, "wait", words, done=1.0, carry=carry)
     worse = _worse(carry["total"], facts, planned, rules)
@@ -577,7 +600,7 @@ def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]
     Replayed letters that the workers have met again are known by their mark; the rest shows in the
     queue's depth, which SQS calls approximate.
     """
-    moved = total.get("replayed", 0) + total.get("quarantined", 0) + total.get("dropped", 0)
+    moved = sum(total.get(name, 0) for name in ("replayed", "quarantined", "dropped", "unknown"))
     taken = 0 if planned["order"].get("archive") else moved
     more = facts.visible + facts.in_flight - max(0, planned["lying"] - taken)
     return int(max(0, more)) + total.get("bounced", 0)
@@ -627,6 +650,8 @@ def _round_words(
 
 def _counts(total: Mapping[str, int]) -> str:
     parts = [f"{total.get('replayed', 0)} replayed"]
+    if total.get("unknown"):
+        parts.append(f"{total['unknown']} {_UNKNOWN}")
     parts += [
         f"{total[name]} {name}" for name in ("quarantined", "dropped", "left") if total.get(name)
     ]

@@ -128,6 +128,11 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
             'the letters of a, b: start one run for each, with {"dlq": "orders-dlq", "source"',
         ),
         (the(destination=None, sources=()), "no_source", "No SQS queue names orders-dlq"),
+        (
+            the(destination=None),
+            "other_source",
+            'the letters of orders, not of the queue that was named: start it with {"dlq": ',
+        ),
         (the(destination_opted_in=False), "not_opted_in", "orders is not opted in"),
         (the(destination_fifo=True), "other_type", "are not both FIFO"),
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
@@ -263,6 +268,7 @@ def test_the_time_it_takes_is_that_of_its_rounds(letters: int, first: int, most:
 
 def test_an_empty_queue_is_watched_and_everything_else_is_a_humans() -> None:
     assert plan(the(visible=0)).action == "watch"
+    assert plan(the(archive="no-such-run")).action == "human"
     found = plan(the(own_dlq="graveyard"))
     assert (found.action, found.order) == ("human", {})
     assert found.sentence.endswith("I have replayed nothing.")
@@ -385,7 +391,8 @@ def test_letters_in_a_dead_workers_hand_are_waited_for() -> None:
     assert look(found, the(visible=10)).verdict == "go"
     for _ in range(6):  # minutes: longer than a worker's letters are hidden
         found = look(found, the(visible=0, in_flight=12))
-    assert found.verdict == "relieved"
+    assert found.verdict == "ineffective"
+    assert "somebody else receives from orders-dlq" in found.sentence
 
 
 def test_a_destination_that_takes_nothing_ends_the_replay() -> None:
@@ -402,7 +409,7 @@ def test_a_queue_that_was_empty_is_planned_anew_when_letters_come() -> None:
     watched = document(the(visible=0))
     quiet = look(FIRST, the(visible=0), planned=watched)
     assert (quiet.verdict, quiet.sentence) == ("relieved", "orders-dlq is empty.")
-    ends = replays.assess_calm(replace(quiet, number=99), the(visible=0), watched, RULES)
+    ends = _calm(replace(quiet, number=99), the(visible=0), watched)
     assert (ends.verdict, ends.sentence) == ("relieved", "orders-dlq is empty and stays so.")
     assert look(FIRST, the(visible=1), planned=watched).verdict == "ineffective"
 
@@ -423,12 +430,16 @@ def test_a_replay_from_the_archive_leaves_the_queue_out_of_account() -> None:
     assert look(FIRST, the(visible=1003), CANARY, planned=planned).verdict == "worse"
 
 
+def _calm(before: Look, facts: Facts, planned: Mapping[str, Any] = PLAN) -> Look:
+    return replays.assess_calm(before, facts, planned, RULES, incident="run-1")
+
+
 def calm(count: int, facts: Facts, planned: Mapping[str, Any] = PLAN) -> list[Look]:
     rest = tally("empty", archived=990, replayed=990)
     before = look(look(FIRST, the(visible=990), CANARY), the(visible=0), rest)
     found = [replace(before, number=0)]
     for _ in range(count):
-        found.append(replays.assess_calm(found[-1], facts, planned, RULES))
+        found.append(_calm(found[-1], facts, planned))
         if found[-1].verdict != "wait":
             break
     return found[1:]
@@ -442,6 +453,14 @@ def test_it_watches_as_long_as_a_letter_needs_to_come_back() -> None:
     assert calm(99, the(visible=0), quick)[-1].number == 3
     slow = document(consumed(fate_seconds=216_000))
     assert calm(99, the(visible=0), slow)[-1].number == 20
+
+
+def test_what_a_dead_worker_has_deleted_hides_nothing_that_comes_back() -> None:
+    died = {"archived": 1000, "replayed": 500, "quarantined": 0, "dropped": 0, "left": 0}
+    carry = {"total": {**died, "unknown": 500}, "rate": 10, "effect": "", "rounds": 1}
+    found = _calm(Look(carry=carry), the(visible=0))
+    assert found.carry["effect"].startswith("500 letters replayed, 500 of a worker that died")
+    assert _calm(Look(carry=carry), the(visible=51)).verdict == "recurred"
 
 
 def test_letters_that_come_back_afterwards_have_recurred() -> None:
