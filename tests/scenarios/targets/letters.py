@@ -88,7 +88,8 @@ class Letters(Target):
         tags = _opt_in(given["opted_in"])
         if "rules" in given:
             tags["runbook:replay-rules"] = rules
-            _put_rules(world, rules, given["rules"])
+            if given["rules"] is not None:
+                _put_rules(world, rules, given["rules"])
         dlq = f"{name}-dlq{ending}"
         url, arn = parts.queue(world, dlq, tags, **more, **fifo)
         redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": _RECEIVES}
@@ -128,7 +129,7 @@ class Letters(Target):
             function=function,
             uuid=uuid,
             rules=rules,
-            mail=Mail(world, arn, arns, function_arn=function_arn),
+            mail=Mail(arn, arns, function_arn=function_arn),
         )
         target._hold_the_function()
         with target._in_memory():

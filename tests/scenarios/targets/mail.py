@@ -18,14 +18,13 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ministack.services import sqs
 
 from oncall.letters import MARK
-from tests.scenarios.world import World
 
 _TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 _GROUP: Mapping[str, Any] = {
@@ -66,7 +65,6 @@ class Seen:
 class Mail:
     """Everything that has ever lain in a story's dead-letter queue or come to its sources."""
 
-    world: World
     dlq: str
     """The ARN of the dead-letter queue."""
     sources: list[str]
@@ -330,13 +328,3 @@ _CONTENT = {
     "record": _of_bus,
     "unknown": _of_queue,
 }
-
-
-def groups_in_order(letters: list[tuple[str, Seen]]) -> Iterator[tuple[str, str]]:
-    """Return pairs of a group's letters that one run has sent in another order than they died."""
-    last: dict[tuple[str, str], str] = {}
-    for _, letter in letters:
-        key = (letter.group, letter.mark.partition(";")[2].partition(";")[0])
-        if letter.group and letter.token < last.get(key, ""):
-            yield last[key], letter.token
-        last[key] = letter.token
