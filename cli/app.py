@@ -60,8 +60,11 @@ def main() -> None:
 def play(story: str, headless: bool, output: str, endpoint_url: str | None) -> None:  # noqa: ARG001, FBT001 -- there is no page yet that --headless would leave out
     """Make real trouble on the embedded AWS and watch the runbook deal with it.
 
-    STORY is queue-saturation, lambda-throttles, or kill-switch for a saturated queue with the
-    automation stopped.
+    STORY is queue-saturation, lambda-throttles or dlq-replay;
+
+    or kill-switch: a saturated queue, the automation stopped;
+
+    or dlq-replay-too-early: dead letters, their consumer still failing.
     """
     from cli.play import endpoint_of, play_story  # noqa: PLC0415 -- brings the emulator: 1 s
 

@@ -76,7 +76,7 @@ def _pagerduty(played: Played) -> str:
 def _changes(played: Played) -> str:
     changes = played.incident.changes if played.incident else ()
     if not changes:
-        return "Changes: none."
+        return f"Changes: none. {played.effect}".strip()
     lines = ["Changes (before → after → now):"]
     for change in changes:
         now = tell(played.now[change.lever, change.resource])

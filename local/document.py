@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def document(played: Played) -> dict[str, Any]:
-    """Return a play as JSON: the incident, what was changed, and what people were told."""
+    """Return a play as JSON: the incident, what was done, and what people were told."""
     incident = played.incident
     return {
         "incident": incident.id if incident else None,
@@ -38,6 +38,7 @@ def document(played: Played) -> dict[str, Any]:
             }
             for change in (incident.changes if incident else ())
         ],
+        "effect": played.effect,
         "slack": [
             {
                 "ts": message.ts,

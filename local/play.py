@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from local.watch import Glance, SettingKey
     from oncall.incident import Incident
 
-PATIENCE_SECONDS = 90.0
-"""From the trouble to the last word told."""
 _CALM_SECONDS = 6
 """Steady load before the trouble: metrics need a "before"."""
 
@@ -71,11 +69,23 @@ class Played:
 
     @property
     def relieved_after(self) -> float | None:
-        """Seconds from the trouble to the proof of relief: the look that let settings go back."""
+        """Seconds from the trouble to the proof of relief.
+
+        The look that let settings go back; of a run that changes none, the last for relief.
+        """
         entries = self.incident.entries if self.incident else ()
-        before = [entry.kind for entry in entries].index("put_back") if self._at("put_back") else 0
-        looks = [entry.at for entry in entries[:before] if entry.kind == "verified"]
+        kinds = [entry.kind for entry in entries]
+        before = len(kinds) if self.outcome == "resolved" else 0
+        before = kinds.index("put_back") if "put_back" in kinds else before
+        looks = [
+            e.at for e in entries[:before] if e.kind == "verified" and e.id.startswith("relief")
+        ]
         return self.after(looks[-1]) if looks else None
+
+    @property
+    def effect(self) -> str:
+        """What was done that no setting shows, in a sentence; ``""`` for nothing."""
+        return str(self.incident.progress.get("effect", "")) if self.incident else ""
 
     @property
     def ended_after(self) -> float | None:
@@ -91,7 +101,6 @@ def play(
     story: Story,
     ground: Playground,
     show: Callable[[Glance], None],
-    patience: float = PATIENCE_SECONDS,
 ) -> Played:
     """Play a story on an open playground.
 
@@ -115,12 +124,14 @@ def play(
     # Leaving the block waits for the last orders.
     with ThreadPoolExecutor(max_workers=2) as pool:
         try:
-            loads.append(pool.submit(story.steady.send, load, _CALM_SECONDS + patience))
+            lasting = _CALM_SECONDS + story.patience
+            loads.append(pool.submit(story.steady.send, load, lasting))
             watch.calm(show_and_check, until=time.monotonic() + _CALM_SECONDS)
             trouble_at = datetime.now(UTC)
             show_and_check(replace(watch.look(), now=story.trouble.words))
-            loads.append(pool.submit(story.trouble.send, load, patience))
-            overdue = watch.until_told(show_and_check, until=time.monotonic() + patience)
+            loads.append(pool.submit(story.trouble.send, load, story.patience))
+            until = time.monotonic() + story.patience
+            overdue = watch.until_told(show_and_check, until)
         except BaseException:
             watch.abort(show)
             raise
@@ -139,6 +150,6 @@ def play(
         pagerduty=ground.pagerduty,
         trouble_at=trouble_at,
         now=watch.live(incident),
-        left=watch.left(settings, incident),
+        left=(*watch.left(settings, incident), *story.missing(ground, load.taken)),
         overdue=overdue,
     )

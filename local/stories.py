@@ -5,6 +5,7 @@ A story of a new runbook is one entry of ``STORIES``; a view only where it looks
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
     from local.aws import AwsAccount
     from local.playground import Playground
     from workload.load import LoadGenerator, Pilot
+
+_LAST_ORDERS_SECONDS = 15
+_LOOK_SECONDS = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,10 @@ class Story:
     """Parameters of the pilot's template."""
     prepare: Callable[[Playground], object] = lambda _: None
     """What is done to the deployed stack before the trouble."""
+    missing: Callable[[Playground, Sequence[str]], Sequence[str]] = lambda _ground, _orders: ()
+    """Sentences on what the pilot owes in the end, given the ids of the orders that it took."""
+    patience: float = 90.0
+    """Seconds from the trouble to the last word told."""
 
 
 def see_queue(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
@@ -61,16 +72,8 @@ def see_queue(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
     sqs, functions = aws.client("sqs"), aws.client("lambda")
 
     def look() -> Sequence[Row]:
-        depth = sqs.get_queue_attributes(
-            QueueUrl=pilot.queue_url,
-            AttributeNames=[
-                "ApproximateNumberOfMessages",
-                "ApproximateNumberOfMessagesNotVisible",
-            ],
-        )["Attributes"]
+        waiting, in_flight = _depth(sqs, pilot.queue_url)
         mapping = functions.get_event_source_mapping(UUID=pilot.worker_mapping_id)
-        waiting = int(depth["ApproximateNumberOfMessages"])
-        in_flight = depth["ApproximateNumberOfMessagesNotVisible"]
         cap = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
         return (
             Row("queue", f"{waiting} waiting, {in_flight} in flight", waiting),
@@ -107,6 +110,57 @@ def see_api(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
         )
 
     return look
+
+
+def see_dead_letters(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
+    """Watch the downstream, the dead letters, the queue that they come from, and what is done."""
+    sqs, ssm = aws.client("sqs"), aws.client("ssm")
+
+    def look() -> Sequence[Row]:
+        name = pilot.downstream_parameter
+        well = ssm.get_parameter(Name=name)["Parameter"]["Value"] == "off"
+        dead, held = _depth(sqs, pilot.dead_letter_queue_url)
+        waiting, in_flight = _depth(sqs, pilot.queue_url)
+        return (
+            Row("downstream", "downstream well" if well else "downstream failing"),
+            Row("dead letters", f"dead letters: {dead} waiting, {held} in flight", dead),
+            Row("queue", f"orders: {waiting} waiting, {in_flight} in flight", waiting),
+            Row("orders", f"{len(_written(aws, pilot))} written"),
+        )
+
+    return look
+
+
+def missing_orders(ground: Playground, orders: Sequence[str]) -> Sequence[str]:
+    """Say what of the orders is not written, waiting for the last of them, and what lies dead."""
+    until = time.monotonic() + _LAST_ORDERS_SECONDS
+    while lost := set(orders) - _written(ground.account, ground.pilot):
+        if time.monotonic() > until:
+            break
+        time.sleep(_LOOK_SECONDS)
+    dead = sum(_depth(ground.account.client("sqs"), ground.pilot.dead_letter_queue_url))
+    said = [f"{len(lost)} of {len(orders)} orders are not written"] if lost else []
+    return [*said, f"{dead} orders lie dead"] if dead else said
+
+
+def _depth(sqs: SQSClient, url: str) -> tuple[int, int]:
+    """Return how many of a queue's messages wait, and how many are in flight."""
+    names: Sequence[QueueAttributeNameType] = (
+        "ApproximateNumberOfMessages",
+        "ApproximateNumberOfMessagesNotVisible",
+    )
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
+    return int(found[names[0]]), int(found[names[1]])
+
+
+def _written(aws: AwsAccount, pilot: Pilot) -> set[str]:
+    """Return the ids of the orders in the pilot's table; each is a key, so it is there once."""
+    pages = (
+        aws.client("dynamodb")
+        .get_paginator("scan")
+        .paginate(TableName=pilot.orders_table, ProjectionExpression="order_id")
+    )
+    return {item["order_id"]["S"] for page in pages for item in page["Items"]}
 
 
 def set_kill_switch(ground: Playground, value: str) -> None:
@@ -155,7 +209,47 @@ _THROTTLES = Story(
         "LambdaThrottlesRunbook": "deployed",
     },
 )
+_DEAD_LETTERS = Story(
+    id="dlq-replay",
+    title="Orders die while the worker's downstream fails; it recovers, they lie there",
+    runbook="dlq-replay",
+    steady=Load("An order a second", lambda load, seconds: load.steady(1, seconds)),
+    trouble=Load(
+        "The downstream fails while 30 orders come, until the first are dead",
+        lambda load, seconds: load.outage(30, dead=1, seconds=seconds, notice=1),
+    ),
+    alarm=lambda pilot: pilot.dead_letters_alarm,
+    view=see_dead_letters,
+    relieved="worked off",
+    pilot={
+        "DlqReplayRunbook": "deployed",
+        # The queue's owner has declared that its worker bears a replay.
+        "RunbookMode": "auto",
+        "WorkerTimeoutSeconds": "1",
+        # A batch fits well into the timeout; an order takes as long in a batch that fails as alone
+        # in one that does not, or the worker seems slow to whoever compares the two.
+        "BatchSize": "5",
+        "WorkMilliseconds": "60",
+        # All orders in one go: after a batch that fails, Lambda polls more slowly.
+        "MaximumConcurrency": "6",
+        # From the first to the last death it takes a visibility timeout and a little more.
+        "DeadLettersEvaluationPeriods": "9",
+    },
+    missing=missing_orders,
+    patience=150,
+)
+_TOO_EARLY = replace(
+    _DEAD_LETTERS,
+    id="dlq-replay-too-early",
+    title="The same outage, still on when the alarm fires: nothing is replayed, on-call is woken",
+    trouble=Load(
+        "The downstream fails while 30 orders come, and goes on failing",
+        lambda load, seconds: load.outage(30, dead=1000, seconds=seconds, notice=1),
+    ),
+    pilot={**_DEAD_LETTERS.pilot, "DeadLettersEvaluationPeriods": "1"},
+    missing=lambda _ground, _orders: (),  # they lie where they were, which is the point
+)
 
 STORIES: Mapping[str, Story] = {
-    story.id: story for story in (_SATURATION, _THROTTLES, _KILL_SWITCH)
+    story.id: story for story in (_SATURATION, _THROTTLES, _DEAD_LETTERS, _TOO_EARLY, _KILL_SWITCH)
 }

@@ -85,14 +85,16 @@ class Watch:
         )
 
     def clear(self, show: Callable[[Glance], None]) -> None:
-        """On an emulator that runs on: empty the queue, so that an earlier story's alarm ends."""
+        """On an emulator that runs on: empty the queues, so that an earlier story's alarm ends."""
         if (glance := self.look()).alarm != "ALARM":
             return
         sqs = self._ground.account.client("sqs")
-        sqs.purge_queue(QueueUrl=self._ground.pilot.queue_url)
+        pilot = self._ground.pilot
+        for url in (pilot.queue_url, pilot.dead_letter_queue_url):
+            sqs.purge_queue(QueueUrl=url)
         until = time.monotonic() + _CLEAR_SECONDS
         while glance.alarm == "ALARM" and time.monotonic() < until:
-            show(replace(glance, now="Clearing what an earlier story has left in the queue"))
+            show(replace(glance, now="Clearing what an earlier story has left in the queues"))
             time.sleep(_LOOK_SECONDS)
             glance = self.look()
 

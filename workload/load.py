@@ -26,6 +26,7 @@ MAX_SECONDS = 3600.0
 MAX_CALLERS = 50
 BATCH = 10  # messages in one SendMessageBatch
 TICK_SECONDS = 0.1
+LOOK_SECONDS = 0.5
 # The API says with its 429 when to come back; Lambda, which throttles before it, does not.
 THROTTLED_RETRY_SECONDS = 0.2
 
@@ -60,6 +61,8 @@ class Pilot:
     oldest_age_alarm: str
     api_throttles_alarm: str = ""
     """Empty where no runbook lambda-throttles is deployed."""
+    dead_letters_alarm: str = ""
+    """Empty where no runbook dlq-replay is deployed."""
 
     @classmethod
     def from_stack(cls, cloudformation: Any, stack: str) -> "Pilot":
@@ -85,6 +88,7 @@ class Pilot:
             backlog_alarm=outputs["BacklogAlarmName"],
             oldest_age_alarm=outputs["OldestAgeAlarmName"],
             api_throttles_alarm=outputs.get("ApiThrottlesAlarmName", ""),
+            dead_letters_alarm=outputs.get("DeadLettersAlarmName", ""),
         )
 
 
@@ -156,6 +160,8 @@ class LoadGenerator:
         self._ssm = ssm
         self._api = api
         self._stop = stop or threading.Event()
+        self.taken: list[str] = []
+        """The ids of the orders that the queue or the API took."""
 
     def steady(self, rate: float, seconds: float, channel: Channel = "queue") -> Sent:
         """Send `rate` orders a second for `seconds`."""
@@ -200,6 +206,28 @@ class LoadGenerator:
         """Send `count` orders that the worker can never process."""
         return self._send(new_orders(count, poison=True), MAX_SECONDS, "queue")
 
+    def outage(self, count: int, dead: int, seconds: float, notice: float = 5) -> Sent:
+        """Let the downstream fail until `dead` letters are there, for at most `seconds`.
+
+        `count` orders come `notice` seconds after it began, when every worker has read of it
+        (SettingsCacheSeconds). An order is dead when its visibility timeout is over for the
+        MaxReceiveCount-th time, so some more die when the downstream is well again.
+        """
+        bounded("dead", dead, MAX_COUNT)
+        started = time.monotonic()
+        deadline = started + bounded("seconds", seconds, MAX_SECONDS)
+        before = self._dead()
+        self.fail_downstream(1)
+        try:
+            self._stop.wait(min(bounded("notice", notice, MAX_SECONDS), seconds))
+            sent = self.spike(count, max(0.0, deadline - time.monotonic()))
+            while self._dead() - before < dead and (left := deadline - time.monotonic()) > 0:
+                if self._stop.wait(min(LOOK_SECONDS, left)):
+                    break
+        finally:
+            self.recover()
+        return Sent(sent.accepted, sent.rejected, time.monotonic() - started)
+
     def slow_downstream(self, latency_ms: float) -> None:
         """Make every call of the worker's downstream take this much longer."""
         self._set_downstream({"latency_ms": bounded("latency_ms", latency_ms, 60_000)})
@@ -211,6 +239,12 @@ class LoadGenerator:
     def recover(self) -> None:
         """Make the downstream healthy again; sent orders stay where they are."""
         self._put_parameter(self._pilot.downstream_parameter, "off")
+
+    def _dead(self) -> int:
+        name = "ApproximateNumberOfMessages"
+        url = self._pilot.dead_letter_queue_url
+        found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])
+        return int(found["Attributes"][name])
 
     def _set_downstream(self, behaviour: dict[str, float]) -> None:
         self._put_parameter(self._pilot.downstream_parameter, json.dumps(behaviour))
@@ -237,7 +271,9 @@ class LoadGenerator:
             if due - accepted < 1:
                 self._stop.wait(min(TICK_SECONDS, deadline - now))
                 continue
-            taken, retry_after = send(orders[accepted : min(math.floor(due), accepted + size)])
+            some = orders[accepted : min(math.floor(due), accepted + size)]
+            taken, retry_after = send(some)
+            self.taken.extend(order["order_id"] for order in some[:taken])
             accepted += taken
             if retry_after is not None:
                 rejected += 1
@@ -349,6 +385,16 @@ def burst(load: LoadGenerator, count: int, callers: int, seconds: float) -> None
 def poison(load: LoadGenerator, count: int) -> None:
     """Send orders that can never be processed."""
     tell(load.poison(count))
+
+
+@main.command()
+@click.option("--count", type=int, default=10, show_default=True)
+@click.option("--dead", type=int, default=1, show_default=True, help="It fails until so many are.")
+@click.option("--seconds", type=float, default=1800, show_default=True, help="At most this long.")
+@click.pass_obj
+def outage(load: LoadGenerator, count: int, dead: int, seconds: float) -> None:
+    """Let the downstream fail until orders lie dead, then recover it."""
+    tell(load.outage(count, dead, seconds))
 
 
 @main.command()

@@ -59,6 +59,14 @@ def test_runbooks_may_touch_only_what_the_parameter_opts_in() -> None:
     assert all(tags(name)["runbook-automation"] == optional for name in opted_in)
 
 
+def test_the_worker_of_the_queue_is_declared_to_bear_a_message_twice() -> None:
+    assert tags("OrdersQueue")["runbook:idempotent"] == "yes"
+
+
+def test_dead_letters_take_at_least_five_receives() -> None:
+    assert RAW["Parameters"]["MaxReceiveCount"]["MinValue"] == 5
+
+
 def test_only_alarms_of_a_deployed_runbook_are_created() -> None:
     alarms = {
         name: (tags(name)["runbook"], resource.get("Condition"))

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from click.testing import CliRunner, Result
 from cli import incidents
 from cli.app import main
 from cli.connection import Deployed
+from local import stories
 from local.aws import AwsAccount, EmbeddedAws
 from local.aws.cloudwatch import CloudWatch, Settings
 from local.playground import FAST, IAM_APPROVER, ROOT, Playground
@@ -122,6 +124,48 @@ def play(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def depths(aws: AwsAccount) -> dict[str, tuple[int, int]]:
+    """Messages waiting and in flight, by queue."""
+    sqs = aws.client("sqs")
+    found = {}
+    for name in ("orders", "orders-dlq"):
+        url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
+        has = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        waiting = int(has["ApproximateNumberOfMessages"])
+        found[name] = (waiting, int(has["ApproximateNumberOfMessagesNotVisible"]))
+    return found
+
+
+def sent_to(aws: AwsAccount, queue: str) -> int:
+    """Count every message that was ever sent to a queue, as CloudWatch knows."""
+    now = datetime.now(UTC)
+    points = aws.client("cloudwatch").get_metric_statistics(
+        Namespace="AWS/SQS",
+        MetricName="NumberOfMessagesSent",
+        Dimensions=[{"Name": "QueueName", "Value": queue}],
+        StartTime=now - timedelta(minutes=10),
+        EndTime=now + timedelta(minutes=1),
+        Period=60,
+        Statistics=["Sum"],
+    )["Datapoints"]
+    return round(sum(point["Sum"] for point in points))
+
+
+def runs_of(aws: AwsAccount, machine: str) -> int:
+    sfn = aws.client("stepfunctions")
+    (arn,) = (
+        found["stateMachineArn"]
+        for found in sfn.list_state_machines()["stateMachines"]
+        if found["name"] == machine
+    )
+    return len(sfn.list_executions(stateMachineArn=arn)["executions"])
+
+
+def orders_written(aws: AwsAccount) -> set[str]:
+    pages = aws.client("dynamodb").get_paginator("scan").paginate(TableName="orders")
+    return {item["order_id"]["S"] for page in pages for item in page["Items"]}
+
+
 def test_play_saturates_a_queue_and_ends_resolved_with_nothing_left() -> None:
     ended = play("queue-saturation")
 
@@ -135,6 +179,7 @@ def test_play_saturates_a_queue_and_ends_resolved_with_nothing_left() -> None:
         "outcome",
         "timeline",
         "changes",
+        "effect",
         "slack",
         "pagerduty",
     ]
@@ -173,6 +218,51 @@ def test_play_throttles_a_function_and_ends_resolved_with_its_reservation_as_it_
     assert told["slack"][0]["text"].startswith("🟢")
     assert [event["woke"] for event in told["pagerduty"]] == [False]
     assert "throttled a second, 2 at once, 2 reserved, alarm ALARM" in ended.stderr
+
+
+def test_play_replays_dead_letters_and_ends_resolved_with_every_order_written_once(
+    embedded_aws: EmbeddedAws,
+) -> None:
+    aws = embedded_aws.for_account("888888888888")
+    address = {"AWS_ACCESS_KEY_ID": aws.account, "AWS_REGION": aws.region}
+
+    ended = play("dlq-replay", "--endpoint-url", aws.endpoint_url, **address)
+
+    # Code 0: every order that was taken is written, by id, and nothing is left.
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["outcome"], told["mode"], told["changes"]) == ("resolved", "auto", [])
+    assert told["target"].endswith(":orders-dlq")
+    said = re.match(r"(\d+) letters replayed; all of them are in the archive", told["effect"])
+    assert said
+    replayed = int(said[1])
+    assert replayed > 10  # a canary and a round
+    kinds = [entry["kind"] for entry in told["timeline"]]
+    assert {"asked", "changed", "put_back", "paged"}.isdisjoint(kinds)
+    balance = f"All {replayed} archived letters are accounted for, by id: {replayed} replayed"
+    assert any(entry["text"].startswith(balance) for entry in told["timeline"])
+    assert told["slack"][0]["text"].startswith("🟢 orders-dlq is worked off and stays so")
+    assert not [event for event in told["pagerduty"] if event["woke"]]
+    for seen in ("downstream failing", "Replay a canary", "Replay a round", "alarm ALARM"):
+        assert seen in ended.stderr
+    assert depths(aws) == {"orders": (0, 0), "orders-dlq": (0, 0)}
+    # What was sent and not replayed are the orders themselves.
+    assert len(orders_written(aws)) == sent_to(aws, "orders") - replayed
+    assert runs_of(aws, "runbooks-dlq-replay") >= 1
+    assert runs_of(aws, "runbooks-queue-saturation") == 0
+
+
+def test_play_of_dead_letters_whose_consumer_still_fails_replays_nothing_and_wakes() -> None:
+    ended = play("dlq-replay-too-early")
+
+    assert ended.returncode == 4, ended.stderr
+    told = json.loads(ended.stdout)
+    assert (told["outcome"], told["changes"], told["effect"]) == ("handed_over", [], "")
+    header = told["slack"][0]["text"]
+    assert header.startswith("🔴 orders-dlq")
+    assert "of orders-worker's work fails now" in header
+    assert [event["kind"] for event in told["pagerduty"] if event["woke"]] == ["trigger"]
+    assert "Replay a canary" not in ended.stderr
 
 
 def test_play_on_a_running_emulator_with_the_kill_switch_thrown_changes_nothing_and_wakes(
@@ -234,6 +324,24 @@ def test_whatever_a_play_leaves_behind_is_found_in_aws_itself(embedded_aws: Embe
         "an incident is open",
     ):
         assert part in said
+
+
+def test_orders_that_are_not_written_and_letters_that_lie_dead_are_found(
+    embedded_aws: EmbeddedAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stories, "_LAST_ORDERS_SECONDS", 10)
+    with Playground(aws=embedded_aws.for_account("999999999999")) as ground:
+        load = ground.load()
+        load.spike(3)
+        assert stories.missing_orders(ground, load.taken) == []
+        ground.account.client("sqs").send_message(
+            QueueUrl=ground.pilot.dead_letter_queue_url, MessageBody="x"
+        )
+        monkeypatch.setattr(stories, "_LAST_ORDERS_SECONDS", 0)
+
+        said = stories.missing_orders(ground, [*load.taken, "lost"])
+
+    assert said == ["1 of 4 orders are not written", "1 orders lie dead"]
 
 
 def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> None:

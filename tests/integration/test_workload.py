@@ -88,7 +88,8 @@ def running(deployed: Running) -> Iterator[Running]:
     deployed.load.recover()
     deployed.back_pressure("off")
     deployed.cap(20)
-    deployed.aws.client("sqs").purge_queue(QueueUrl=deployed.pilot.queue_url)
+    for queue in (deployed.pilot.queue_url, deployed.pilot.dead_letter_queue_url):
+        deployed.aws.client("sqs").purge_queue(QueueUrl=queue)
     deployed.visibility(180)
     wait_for("queue empty", lambda: deployed.depth() == 0, 30)
     deployed.cap(2)
@@ -174,6 +175,23 @@ def test_poison_goes_to_the_dead_letter_queue_after_five_receives(running: Runni
     wait_for("five tries each", lambda: {failures()[one] for one in dead} == {5}, 5)
 
 
+def test_an_outage_lets_orders_die_and_ends_when_they_have(running: Running) -> None:
+    running.visibility(1)
+    before = running.processed()
+
+    sent = running.load.outage(5, dead=3, seconds=60, notice=1)
+
+    # Those that are not dead by now, at most two, either die or are processed.
+    assert sent.accepted == 5
+    assert 5 <= sent.seconds < 60
+    wait_for("queue empty", lambda: running.depth() == 0, 10)
+    dead = running.aws.client("sqs").get_queue_attributes(
+        QueueUrl=running.pilot.dead_letter_queue_url, AttributeNames=["All"]
+    )["Attributes"]["ApproximateNumberOfMessages"]
+    assert int(dead) >= 3
+    wait_for("the others processed", lambda: running.processed() == before + 5 - int(dead), 5)
+
+
 def test_back_pressure_turns_orders_away_until_it_is_put_back(running: Running) -> None:
     running.back_pressure('{"state": "on", "retry_after_seconds": 1}')
     turned_away = running.load.spike(3, seconds=1.5, channel="api")
@@ -256,6 +274,8 @@ def test_what_runbooks_may_touch_is_tagged(running: Running) -> None:
         {tag["Key"]: tag["Value"] for tag in parameter["TagList"]},
     ):
         assert tags["runbook-automation"] == "enabled"
+    source = sqs.list_queue_tags(QueueUrl=running.pilot.queue_url)["Tags"]
+    assert source["runbook:idempotent"] == "yes"
 
 
 def test_the_command_line_makes_and_ends_trouble(running: Running) -> None:

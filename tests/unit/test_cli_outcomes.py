@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -123,6 +124,19 @@ def test_a_story_says_in_its_own_word_when_the_trouble_was_over() -> None:
     assert ", relieved after 20 s," in told(told_of).splitlines()[-1]
 
 
+def test_a_run_that_changes_no_setting_tells_what_it_did_and_when_that_was_over() -> None:
+    entries = tuple(e for e in an_incident().entries if e.kind not in {"changed", "put_back"})
+    effect = "37 letters replayed; all of them are in the archive of one."
+    replayed = an_incident(entries=entries, changes=(), progress={"effect": effect})
+
+    text = told(played(replayed, story=STORIES["dlq-replay"]))
+
+    assert f"Changes: none. {effect}" in text.splitlines()
+    assert ": alarm after 3 s, worked off after 20 s, closed after 30 s;" in text.splitlines()[-1]
+    handed_over = played(replace(replayed, outcome="handed_over"))
+    assert handed_over.relieved_after is None
+
+
 def test_the_help_names_every_story() -> None:
     shown = CliRunner().invoke(main, ["play", "--help"]).output
 
@@ -182,7 +196,7 @@ def test_input_carries_mode_and_reason() -> None:
 
 
 def test_an_unknown_story_names_those_there_are() -> None:
-    with pytest.raises(BadInput, match="queue-saturation, lambda-throttles, kill-switch"):
+    with pytest.raises(BadInput, match="queue-saturation, lambda-throttles, dlq-replay"):
         play_story("nope", output="text", endpoint_url=None)
 
 

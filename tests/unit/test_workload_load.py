@@ -37,6 +37,7 @@ class Queue:
     def __init__(self, *, refuse: bool = False) -> None:
         self.orders: list[dict[str, Any]] = []
         self.refuse = refuse
+        self.dead = iter([0] * 1000)
 
     def send_message_batch(
         self,
@@ -50,6 +51,16 @@ class Queue:
             return {"Failed": [{"Id": "0", "Message": "busy"}]}
         self.orders += [json.loads(entry["MessageBody"]) for entry in Entries]
         return {}
+
+    def get_queue_attributes(
+        self,
+        *,
+        QueueUrl: str,  # noqa: N803 -- boto3's names
+        AttributeNames: list[str],  # noqa: N803 -- boto3's names
+    ) -> dict[str, Any]:
+        assert QueueUrl == "the-dlq"
+        (name,) = AttributeNames
+        return {"Attributes": {name: str(next(self.dead))}}
 
 
 class Parameters:
@@ -195,6 +206,46 @@ def test_stop_ends_a_load_from_another_thread() -> None:
     assert time.monotonic() - started < 2
 
 
+def test_an_outage_lasts_until_so_many_more_are_dead() -> None:
+    queue, parameters = Queue(), Parameters()
+    queue.dead = iter([2, 3, 4])
+    load = LoadGenerator(PILOT, sqs=queue, ssm=parameters)
+
+    sent = load.outage(12, dead=2, seconds=60, notice=0.1)
+
+    assert (sent.accepted, len(queue.orders)) == (12, 12)
+    assert 0.6 <= sent.seconds < 3
+    assert load.taken == [order["order_id"] for order in queue.orders]
+    assert parameters.values["/orders/downstream"] == "off"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stopped_after"), [(0.3, 60), (60, 0.3)], ids=["its time", "a stop"]
+)
+def test_an_outage_ends_with(seconds: float, stopped_after: float) -> None:
+    parameters, stop = Parameters(), threading.Event()
+    stopping = threading.Timer(stopped_after, stop.set)
+    stopping.start()
+
+    sent = LoadGenerator(PILOT, sqs=Queue(), ssm=parameters, stop=stop).outage(
+        1, dead=1, seconds=seconds, notice=0
+    )
+
+    stopping.cancel()
+    assert 0.25 <= sent.seconds < 2
+    assert parameters.values["/orders/downstream"] == "off"
+
+
+def test_an_outage_that_cannot_go_on_leaves_the_downstream_well() -> None:
+    parameters = Parameters()
+    load = LoadGenerator(PILOT, sqs=Queue(refuse=True), ssm=parameters)
+
+    with pytest.raises(SendFailedError):
+        load.outage(1, dead=1, seconds=1, notice=0)
+
+    assert parameters.values["/orders/downstream"] == "off"
+
+
 def test_trouble_and_recovery_are_what_the_worker_reads() -> None:
     parameters = Parameters()
     load = LoadGenerator(PILOT, sqs=Queue(), ssm=parameters)
@@ -222,6 +273,8 @@ def test_loads_without_a_bound_are_refused() -> None:
         lambda: load.steady(-1, 1),
         lambda: load.steady(1, float("nan")),
         lambda: load.poison(-1),
+        lambda: load.outage(1, dead=-1, seconds=1),
+        lambda: load.outage(1, dead=1, seconds=3601),
         lambda: load.fail_downstream(1.1),
         lambda: load.slow_downstream(-5),
     ):
