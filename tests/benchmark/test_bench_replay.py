@@ -207,7 +207,7 @@ def test_rate_of_a_worker(far: Server, tmp_path: Path) -> None:
         )
     console.print(table)
     console.print(f"target {RATE:,}; load {os.getloadavg()[0]:.1f}")
-    assert rates["ours", THREADS] > 2 * rates["boto3", 32]
+    assert rates["ours", THREADS] > 1.5 * rates["boto3", 32]
 
 
 def test_memory_is_flat(server: Server, tmp_path: Path) -> None:
