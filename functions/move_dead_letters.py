@@ -131,7 +131,7 @@ def _stop(call: Call, aws: Services) -> Callable[[], bool]:
             try:
                 incident = aws.store.load(call.run.incident)
                 guards.heed_stop(incident)
-                guards.heed_switches(aws, call.run)
+                guards.heed_switches(aws, call.run, "I stop")
                 wanted = incident.status == "closed"  # its execution was stopped from outside
             except (Aborted, TakenOver, GuardRefused):
                 wanted = True

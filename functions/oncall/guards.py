@@ -164,9 +164,9 @@ def heed_stop(incident: Incident) -> None:
     raise Aborted(f"{stop['by']} aborted the run{reason}.")
 
 
-def heed_switches(aws: Services, run: Run) -> None:
-    """Raise ``GuardRefused`` when a kill switch was thrown while a change stands."""
-    refusal = _refusal_of_switch(_switches(aws, run.runbook), "I put back what I have changed")
+def heed_switches(aws: Services, run: Run, therefore: str) -> None:
+    """Raise ``GuardRefused`` when a kill switch was thrown; ``therefore`` says what follows."""
+    refusal = _refusal_of_switch(_switches(aws, run.runbook), therefore)
     if refusal:
         raise GuardRefused(refusal)
 

@@ -42,8 +42,10 @@ def take(call: Call, aws: Services, relief: Judge, calm: Judge) -> Mapping[str, 
     before = Look(**call.payload["look"])
     incident = aws.store.load(call.run.incident)
     heed_stop(incident)
-    if incident.standing_changes or incident.plan.get("order"):
-        heed_switches(aws, call.run)
+    if incident.standing_changes:
+        heed_switches(aws, call.run, "I put back what I have changed")
+    elif incident.plan.get("order"):
+        heed_switches(aws, call.run, "I stop")
     judge = calm if call.payload["phase"] == "calm" else relief
     look = judge(before, incident)
     _write(call, aws, incident, before, look)

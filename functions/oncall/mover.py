@@ -441,7 +441,7 @@ class _Thread:
             worker.give_back(wanted)
             self._failures += 1
             if isinstance(error, Refused) or self._failures >= _RECEIVE_TRIES:
-                worker.trouble = f"receive: {error!r}"
+                worker.trouble = f"receiving letters failed, {type(error).__name__}: {error}"
             return None
         self._failures = 0
         again: dict[str, str] = {}
@@ -545,7 +545,7 @@ class _Thread:
                 break
             else:
                 return True
-        self._worker.trouble = f"{key}: {error!r}"
+        self._worker.trouble = f"the archive does not take {key}, {type(error).__name__}: {error}"
         return False
 
     def _send_all(self, hand: _Hand, waiting: deque[tuple[Letter, int]]) -> str:

@@ -62,7 +62,8 @@ def consumer_of(facts: queues.Facts, rules: Mapping[str, float]) -> Consumer:
 
     What was received and not yet deleted counts as failing in ``queues``, which says much of a full
     queue and nothing of ten letters that are being worked on: here only failed invocations count,
-    and that letters come back shows by itself.
+    and that letters come back shows by itself. Slow is a call that takes nearly its timeout: what
+    is usual cannot be told, as the hour before is the outage that the letters come from.
     """
     called = sum(facts.invocations)
     return Consumer(
@@ -70,7 +71,7 @@ def consumer_of(facts: queues.Facts, rules: Mapping[str, float]) -> Consumer:
         state=facts.mapping_state.lower() or "enabled",
         reserved=facts.reserved,
         failing_share=sum(facts.errors) / called if called else None,
-        slow=queues.is_slow(facts, rules),
+        slow=queues.is_slow(replace(facts, usual_work=None), rules),
         backlog=facts.backlog,
         fate_seconds=(facts.max_receive_count or 1) * facts.visibility_timeout,
     )
@@ -311,7 +312,7 @@ def _health_cause(facts: Facts, rules: Mapping[str, float]) -> Cause:
             f"{failing:.0%} of {name}'s work fails now: what is replayed would come back.",
         )
     if consumer.slow:
-        return "consumer_slow", f"{name} is much slower than usual: what lies behind it is slow."
+        return "consumer_slow", f"{name} takes nearly its timeout: what lies behind it is slow."
     return NO_CAUSE
 
 

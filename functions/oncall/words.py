@@ -39,8 +39,10 @@ def total(series: Sequence[float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Say a time: ``90 s``, ``5 min``, ``3.5 h``."""
-    minutes = seconds / 60
+    """Say a time: ``90 s``, ``5 min``, ``3.5 h``, ``14 days``."""
+    minutes, days = seconds / 60, seconds / 86_400
+    if days >= 2:  # noqa: PLR2004 -- two days
+        return f"{days:.0f} days"
     if minutes < 2:  # noqa: PLR2004 -- two minutes
         return f"{seconds:.0f} s"
     return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004 -- two hours

@@ -454,7 +454,7 @@ def test_a_queue_that_cannot_be_read_ends_the_round(error: Exception) -> None:
     tally = run(world, calls)
 
     assert (tally.ended, tally.archived) == ("failed", 0)
-    assert tally.trouble == f"receive: {error!r}"
+    assert tally.trouble == f"receiving letters failed, {type(error).__name__}: {error}"
 
 
 def test_a_receive_that_fails_does_not_keep_what_is_in_hand() -> None:

@@ -327,7 +327,14 @@ def test_without_a_consumer_or_a_dead_letter_queue_the_evidence_leaves_them_out(
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7140, "119 min"), (7200, "2.0 h")],
+    [
+        (0, "0 s"),
+        (119, "119 s"),
+        (120, "2 min"),
+        (7140, "119 min"),
+        (7200, "2.0 h"),
+        (172_800, "2 days"),
+    ],
 )
 def test_an_age_is_told_in_a_unit_that_fits(seconds: float, words: str) -> None:
     assert queues.evidence(the(oldest_age=(seconds,)))[0].endswith(f"oldest {words}")

@@ -138,7 +138,7 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
         (consumed(reserved=0), "consumer_stopped", "somebody has stopped it"),
         (consumed(failing_share=0.5), "consumer_failing", "50% of worker's work fails now"),
-        (consumed(slow=True), "consumer_slow", "much slower than usual"),
+        (consumed(slow=True), "consumer_slow", "takes nearly its timeout"),
         (LETTERS, "replayable", "worker works and was changed since the oldest of them failed"),
         (the(deployed_at=NOW - 9999), "replayable", "worker works: its 1000 letters"),
         (consumed(function=None), "replayable", "1000 letters can go back to orders"),
@@ -155,7 +155,7 @@ def test_what_is_in_the_way_is_named(facts: Facts, cause: str, words: str) -> No
 def test_the_evidence_holds_the_numbers() -> None:
     facts = the(rules=({"name": "a"},), rules_from="/orders/rules", archive="run-1", archived=7)
     assert replays.evidence(facts) == (
-        "1000 letters waiting, 0 in flight, oldest 60 min old, lost in 335.0 h",
+        "1000 letters waiting, 0 in flight, oldest 60 min old, lost in 14 days",
         "sample of 50: 48 replay, 2 quarantine (expired)",
         "letters of orders",
         "1 rules from /orders/rules",
