@@ -363,6 +363,7 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         "rules": [dict(rule) for rule in facts.rules],
         "letters": facts.letters,
         "canary": min(int(limits["canary_letters"]), facts.letters),
+        "canary_periods": int(limits["canary_periods"]),
         "first_rate": limits["first_rate"],
         "max_rate": fastest,
         # Each worker would read all of an archive, and break a FIFO queue's order.
@@ -506,7 +507,7 @@ def assess(
     busy = waiting > rules["waiting_share"] * max(1, total["replayed"])
     canary = not carry["rounds"]
     if canary and busy:
-        if number > rules["canary_periods"]:
+        if number > planned["order"]["canary_periods"]:
             return ended(
                 look,
                 "ineffective",

@@ -494,4 +494,4 @@ def test_every_replay_ends_or_moves_on(
             assert found.verdict in {"relieved", "worse", "ineffective"}
             return
         waits = waits + 1 if found.verdict == "wait" else 0
-        assert waits <= RULES["canary_periods"] + RULES["patience_periods"]
+        assert waits <= LIMITS["canary_periods"] + RULES["patience_periods"]
