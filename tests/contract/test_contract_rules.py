@@ -37,6 +37,7 @@ CONTRACT_FLAWS: Sequence[Flaw] = [
     ("contract-example", ("inputs", "queue", "default"), 3),
     ("limit-twice", ("limits", "max_factor"), 5),
     ("limit-twice", ("verification", "max_factor"), 5),
+    ("limit-twice", ("verification", "run_seconds"), 5),
 ]
 AGREEMENT_FLAWS: Sequence[Flaw] = [
     ("step-missing", ("steps", 2), GONE),

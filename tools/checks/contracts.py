@@ -64,7 +64,9 @@ def _inputs(name: str, contract: Contract) -> Iterator[Finding]:
 
 
 def _limits(name: str, contract: Contract, parameters: Collection[str]) -> Iterator[Finding]:
-    """Find numbers that the template says a second time."""
+    """Find numbers that are said a second time, by the template or by the contract itself."""
+    for number in sorted(contract["limits"].keys() & contract["verification"].keys()):
+        yield Finding("limit-twice", name, f"{number} is a limit and verified by as well")
     said = {parameter.lower() for parameter in parameters}
     numbers = [*contract["limits"], *contract["verification"]]
     for limit in numbers:
