@@ -8,7 +8,7 @@ from typing import Any
 
 from ministack.core.responses import request_scope
 
-from local.playground import REGION
+from local.playground import REGION, STACK
 from oncall import archive
 from tests.scenarios.account import account
 from tests.scenarios.scene import RUN, Part
@@ -84,6 +84,22 @@ class LetterSteps(_Post):
 
     def _until_dlq(self, _: str, wanted: int) -> None:
         eventually(lambda: len(self._left()) == wanted, f"{wanted} dead letters lie there")
+
+    def _until_untouched_for(self, _: str, seconds: float) -> None:
+        """Wait until the runbook lets the queue alone: a worker outlives a stopped execution."""
+        touched, since = -1, time.monotonic()
+
+        def untouched() -> bool:
+            nonlocal touched, since
+            now = sum(
+                call.role.startswith(STACK) and call.resource == self.post.arn
+                for call in list(self.world.aws.calls)[self.scene.calls_before :]
+            )
+            if now != touched:
+                touched, since = now, time.monotonic()
+            return time.monotonic() - since >= seconds
+
+        eventually(untouched, f"the queue is untouched for {seconds:g} s", seconds=90)
 
 
 class _Archived:
