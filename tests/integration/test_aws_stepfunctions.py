@@ -332,15 +332,19 @@ def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount) -> None:
     assert _code(again) == "ExecutionAlreadyExists"
 
 
-def test_a_machine_in_yaml_is_deployed(aws: AwsAccount, tmp_path: Path) -> None:
-    (tmp_path / "wait.asl.yaml").write_text(_WAIT.replace("30", "0"))
-    (tmp_path / "template.yaml").write_text(
+def _deployed(aws: AwsAccount, folder: Path, definition: str) -> str:
+    (folder / "machine.asl.yaml").write_text(definition)
+    (folder / "template.yaml").write_text(
         "Transform: AWS::Serverless-2016-10-31\n"
         "Resources: {Machine: {Type: 'AWS::Serverless::StateMachine',"
-        " Properties: {DefinitionUri: wait.asl.yaml}}}\n"
+        " Properties: {DefinitionUri: machine.asl.yaml}}}\n"
         "Outputs: {Arn: {Value: !Ref Machine}}\n"
     )
-    machine = aws.deploy("stack", tmp_path / "template.yaml")["Arn"]
+    return aws.deploy("stack", folder / "template.yaml")["Arn"]
+
+
+def test_a_machine_in_yaml_is_deployed(aws: AwsAccount, tmp_path: Path) -> None:
+    machine = _deployed(aws, tmp_path, _WAIT.replace("30", "0"))
     assert _end(aws, _start(aws, machine))["status"] == "SUCCEEDED"
 
 
@@ -515,13 +519,7 @@ def test_an_inner_scope_cannot_assign_an_outer_variable(aws: AwsAccount, tmp_pat
     with pytest.raises(ClientError) as refused:
         _machine(aws, _SHADOWED)
     assert _code(refused) == "InvalidDefinition"
-    (tmp_path / "shadowed.asl.yaml").write_text(_SHADOWED)
-    (tmp_path / "template.yaml").write_text(
-        "Transform: AWS::Serverless-2016-10-31\n"
-        "Resources: {Machine: {Type: 'AWS::Serverless::StateMachine',"
-        " Properties: {DefinitionUri: shadowed.asl.yaml}}}\n"
-    )
     with pytest.raises(StackError, match="'rate' is assigned in an outer"):
-        aws.deploy("stack", tmp_path / "template.yaml")
+        _deployed(aws, tmp_path, _SHADOWED)
     with stepfunctions_scopes.BRIDGE.off():
         _machine(aws, _SHADOWED)

@@ -314,32 +314,11 @@ class Letters(Target):
         self.world.client("sqs").set_queue_attributes(QueueUrl=url, Attributes=attributes)
 
     def metrics(self) -> Mapping[str, Metric]:
-        names = {"QueueName": self.sources[0] if self.sources else f"{self.name}-none"}
-        source = partial(Metric, "AWS/SQS", names)
-        function = partial(Metric, "AWS/Lambda", {"FunctionName": self.function})
-        dead = Metric("AWS/SQS", {"QueueName": self.name}, "ApproximateNumberOfMessagesVisible")
-        return {
-            "dead_letters": dead,
-            "depth": source("ApproximateNumberOfMessagesVisible"),
-            "oldest_age": source("ApproximateAgeOfOldestMessage"),
-            "sent": source("NumberOfMessagesSent"),
-            "received": source("NumberOfMessagesReceived"),
-            "deleted": source("NumberOfMessagesDeleted"),
-            "invocations": function("Invocations"),
-            "errors": function("Errors"),
-            "throttles": function("Throttles"),
-            "duration": function("Duration"),
-            "concurrency": function("ConcurrentExecutions"),
-        }
+        source = self.sources[0] if self.sources else f"{self.name}-none"
+        return parts.queue_metrics(source, self.name, self.function)
 
     def alarm(self, dimension: str) -> Json:
-        return {
-            "Namespace": "AWS/SQS",
-            "MetricName": "ApproximateNumberOfMessagesVisible",
-            "Dimensions": [{"Name": "QueueName", "Value": dimension}],
-            "Statistic": "Maximum",
-            "Period": 1,
-        }
+        return parts.depth_alarm(dimension)
 
     @property
     def beside(self) -> str:

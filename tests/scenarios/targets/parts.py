@@ -3,13 +3,15 @@
 import io
 import json
 import zipfile
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ministack.services import lambda_svc
 
 from local.playground import REGION
-from tests.scenarios.targets.base import OPT_IN
-from tests.scenarios.world import World
+from tests.scenarios.targets.base import OPT_IN, Json
+from tests.scenarios.world import Metric, World
 
 _WORKER = "def handler(event, context):\n    return {'batchItemFailures': []}\n"
 
@@ -129,3 +131,35 @@ def mapping_tags(uuid: str) -> dict[str, str]:
     """Return a mapping's own tags, to be changed; within ``request_scope``."""
     tags: dict[str, str] = lambda_svc._esms[uuid]["Tags"]
     return tags
+
+
+def queue_metrics(queue: str, dead_letters: str, function: str) -> Mapping[str, Metric]:
+    """Return the metrics of a queue, its dead-letter queue and its consumer."""
+    sqs = partial(Metric, "AWS/SQS", {"QueueName": queue})
+    of_function = partial(Metric, "AWS/Lambda", {"FunctionName": function})
+    return {
+        "depth": sqs("ApproximateNumberOfMessagesVisible"),
+        "oldest_age": sqs("ApproximateAgeOfOldestMessage"),
+        "sent": sqs("NumberOfMessagesSent"),
+        "received": sqs("NumberOfMessagesReceived"),
+        "deleted": sqs("NumberOfMessagesDeleted"),
+        "dead_letters": Metric(
+            "AWS/SQS", {"QueueName": dead_letters}, "ApproximateNumberOfMessagesVisible"
+        ),
+        "invocations": of_function("Invocations"),
+        "errors": of_function("Errors"),
+        "throttles": of_function("Throttles"),
+        "duration": of_function("Duration"),
+        "concurrency": of_function("ConcurrentExecutions"),
+    }
+
+
+def depth_alarm(queue: str) -> Json:
+    """Return what an alarm on a queue's depth watches."""
+    return {
+        "Namespace": "AWS/SQS",
+        "MetricName": "ApproximateNumberOfMessagesVisible",
+        "Dimensions": [{"Name": "QueueName", "Value": queue}],
+        "Statistic": "Maximum",
+        "Period": 1,
+    }

@@ -188,31 +188,10 @@ class Queue(Target):
             self.world.client("ssm").put_parameter(Name=self.parameter, Value=value, Overwrite=True)
 
     def metrics(self) -> Mapping[str, Metric]:
-        sqs = partial(Metric, "AWS/SQS", {"QueueName": self.name})
-        dead = partial(Metric, "AWS/SQS", {"QueueName": self.dlq})
-        function = partial(Metric, "AWS/Lambda", {"FunctionName": self.function})
-        return {
-            "depth": sqs("ApproximateNumberOfMessagesVisible"),
-            "oldest_age": sqs("ApproximateAgeOfOldestMessage"),
-            "sent": sqs("NumberOfMessagesSent"),
-            "received": sqs("NumberOfMessagesReceived"),
-            "deleted": sqs("NumberOfMessagesDeleted"),
-            "dead_letters": dead("ApproximateNumberOfMessagesVisible"),
-            "invocations": function("Invocations"),
-            "errors": function("Errors"),
-            "throttles": function("Throttles"),
-            "duration": function("Duration"),
-            "concurrency": function("ConcurrentExecutions"),
-        }
+        return parts.queue_metrics(self.name, self.dlq, self.function)
 
     def alarm(self, dimension: str) -> Json:
-        return {
-            "Namespace": "AWS/SQS",
-            "MetricName": "ApproximateNumberOfMessagesVisible",
-            "Dimensions": [{"Name": "QueueName", "Value": dimension}],
-            "Statistic": "Maximum",
-            "Period": 1,
-        }
+        return parts.depth_alarm(dimension)
 
     @property
     def beside(self) -> str:
