@@ -35,7 +35,7 @@ _LONGEST_SECONDS = 240
 _SHORTEST_SECONDS = 6
 """Of a round: enough for the long polls that find a queue empty."""
 _POLL_SECONDS = 10
-_THREADS = 64
+_THREADS = 96
 _RATE_OF_A_THREAD = 50
 """Letters a second that a thread moves at least, at 60 ms a call."""
 _NO_LIMIT = 10_000_000

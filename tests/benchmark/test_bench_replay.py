@@ -32,7 +32,7 @@ PEERS = ROOT / "tools" / "peers"
 CLIENTS = ROOT / "tests" / "benchmark" / "replay_clients.py"
 SMALL, BIG = 5_000, 20_000
 RUNS = 3
-THREADS = 64
+THREADS = 96
 """Of our worker where calls take their time: as many as its Lambda has."""
 LATENCY_SECONDS = 0.02
 """Of a call within a region: SQS Developer Guide, "Increasing throughput using horizontal scaling
