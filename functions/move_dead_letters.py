@@ -88,6 +88,7 @@ def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
         else min(_THREADS, math.ceil(rate / _RATE_OF_A_THREAD)),
         # Left letters come again soon after the round, so that whoever looks then finds them.
         left_until=deadline + 2 * period,
+        unmarked=dlq_facts.unmarked(aws, incident),
     )
 
 
@@ -132,7 +133,8 @@ def _stop(call: Call, aws: Services) -> Callable[[], bool]:
                 incident = aws.store.load(call.run.incident)
                 guards.heed_stop(incident)
                 guards.heed_switches(aws, call.run, "I stop")
-                wanted = incident.status == "closed"  # its execution was stopped from outside
+                # It ends without this worker: it failed, or was stopped from outside.
+                wanted = incident.status == "closed" or incident.phase == "putting_back"
             except (Aborted, TakenOver, GuardRefused):
                 wanted = True
             return wanted

@@ -267,6 +267,8 @@ def _wind_down(
                 "closed": incident.status != "open",
                 "wait_seconds": max(0, round(late.total_seconds())),
             }
+            # A step that outlives its execution sees it, and need not go on.
+            aws.store.note_from_outside(incident.id, None, phase="putting_back")
             started = dispatch.start_once(aws, settings.wind_down, name, given)
             return "wind_down" if started else ""
         if before["status"] == "RUNNING" or now < before["stopDate"] + attempt * WIND_DOWN_PAUSE:

@@ -1,14 +1,17 @@
 """Account for every letter of a replay: what was archived against what became of it.
 
-Called with ``{"run", "state"}``; returns the fields of ``oncall.archive.Balance``. Reads only.
+Called with ``{"run", "state", "ending"?}``; ``ending`` is the machine's ``{"error", "cause"}`` of a
+run that ends badly, whose workers may still be at it: they are told to stop, and waited for.
+Returns the fields of ``oncall.archive.Balance``.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive
+from oncall import archive, endings, replays
 from oncall.archive_store import bucket_store
 from oncall.errors import NotReconciled
 from oncall.incident import Entry
@@ -17,19 +20,57 @@ from oncall.step import step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from oncall.archive import Balance
+    from oncall.archive import Balance, Store
     from oncall.services import Services
     from oncall.step import Call
 
+_LOOK_AGAIN_SECONDS = 2
+_MOST_LOOKS = 10
+"""A worker that is told to stop does so within a second or two of its last call."""
+
 
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
-    """Reconcile, by count and by id. Raises ``NotReconciled`` with what differs."""
-    balance = archive.reconcile(bucket_store(aws), call.run.incident)
+    """Reconcile, by count and by id.
+
+    Raises ``NotReconciled`` with what differs, and with what the run had ended by before.
+    """
+    ending = endings.read(call.payload.get("ending", {}))
+    store = bucket_store(aws)
+    if ending.error:
+        aws.store.note(call.run, None, phase="putting_back")
+        balance = _settled(store, call.run.incident, aws.settings.period_seconds)
+    else:
+        balance = archive.reconcile(store, call.run.incident)
     if not balance.balanced:
-        raise NotReconciled(_difference(balance))
-    entry = Entry(id=f"balanced-{call.run.round}", kind="verified", text=_balanced(balance))
-    aws.store.note(call.run, entry)
+        before = f" Before that: {ending.because}" if ending.because else ""
+        raise NotReconciled(f"{_difference(balance)}{before}")
+    if balance.archived or not ending.error:
+        _tell(call, aws, balance, unsure=bool(ending.error))
     return asdict(balance)
+
+
+def _settled(store: Store, incident: str, period: int) -> Balance:
+    """Reconcile when workers have told what became of their letters; a dead one never does."""
+    balance = archive.reconcile(store, incident)
+    for _ in range(min(_MOST_LOOKS, max(1, period // _LOOK_AGAIN_SECONDS))):
+        if not balance.unknown:
+            break
+        time.sleep(_LOOK_AGAIN_SECONDS)
+        balance = archive.reconcile(store, incident)
+    return balance
+
+
+def _tell(call: Call, aws: Services, balance: Balance, *, unsure: bool) -> None:
+    incident = aws.store.load(call.run.incident)
+    total = asdict(balance)
+    if unsure:
+        total["unsure"] = total.pop("unknown")
+    said = replays.effect(total, call.run.target.rsplit(":", 1)[-1], incident.id)
+    aws.store.note(
+        call.run,
+        Entry(id=f"balanced-{call.run.round}", kind="verified", text=_balanced(balance)),
+        progress={**incident.progress, "effect": said},
+    )
 
 
 def _balanced(balance: Balance) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from oncall.incident import Incident
     from oncall.plans import Look
+    from oncall.replays import Facts
     from oncall.services import Services
     from oncall.step import Call
 
@@ -28,12 +29,22 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     if tallies:
         _tell(call, aws, tallies)
 
+    def facts_now(before: Look, incident: Incident) -> Facts:
+        total = before.carry.get("total", {})
+        total = replays.add_up(total, tallies) if tallies else total
+        return look_again(
+            aws,
+            call.run,
+            incident,
+            lambda facts: replays.needs_sample(total, facts, incident.plan, rules),
+        )
+
     def relief(before: Look, incident: Incident) -> Look:
-        facts = look_again(aws, call.run, incident)
+        facts = facts_now(before, incident)
         return replays.assess(before, facts, tallies, incident.plan, rules, incident=incident.id)
 
     def calm(before: Look, incident: Incident) -> Look:
-        facts = look_again(aws, call.run, incident)
+        facts = facts_now(before, incident)
         return replays.assess_calm(before, facts, incident.plan, rules, incident=incident.id)
 
     return looking.take(call, aws, relief, calm)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +18,12 @@ from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.errors import BadInput
 from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
-from oncall.replays import DELIVERABLE, QUEUE, Consumer, Facts, consumer_of, kind_of
+from oncall.replays import DELIVERABLE, QUEUE, Arrived, Consumer, Facts, consumer_of, kind_of
 from oncall.sqs_wire import Queue
 from oncall.targets import queue_url, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from oncall.incident import Incident, Run
     from oncall.services import Services
@@ -30,10 +32,13 @@ RULES_TAG = "runbook:replay-rules"
 """On the dead-letter queue: the SSM parameter with its owner's rules, as JSON or YAML."""
 IDEMPOTENT_TAG = "runbook:idempotent"
 """On the source queue: ``yes`` where the owner declares that a message may come twice."""
+RATE_TAG = "runbook:replay-rate"
+"""On the source queue: how many letters a second its owner lets come at most."""
 _ASYNC_FATE_SECONDS = 200
 """Lambda tries an event that fails again after one and after two minutes more (Developer Guide,
 "How Lambda handles errors and retries with asynchronous invocation")."""
 _SAMPLE_SECONDS = 60
+_RATE = re.compile(r"[1-9]\d{0,5}(\.\d+)?", re.ASCII)
 _BATCH = 10
 _EMPTY_POLLS = 3
 
@@ -82,7 +87,7 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         source=source,
         sampled=len(sample),
         classes=dict(fates),
-        oldest_sent=min((_sent(letter) for letter in sample), default=None),
+        oldest_sent=min((letters.sent_at(letter) for letter in sample), default=None),
         rules=raw,
         rules_from=tags.get(RULES_TAG, ""),
         rules_wrong=wrong,
@@ -95,16 +100,52 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
     )
 
 
-def look_again(aws: Services, run: Run, incident: Incident) -> Facts:
-    """Read what a look after the plan judges by: both queues' depths and the consumer's health."""
+def look_again(
+    aws: Services, run: Run, incident: Incident, needs_sample: Callable[[Facts], bool]
+) -> Facts:
+    """Read what a look after the plan judges by: both queues' depths and the consumer's health.
+
+    Letters are only looked at where ``needs_sample`` of these facts.
+    """
     where = incident.plan.get("order", {}).get("destination")
-    return Facts(
+    facts = Facts(
         period_seconds=aws.settings.period_seconds,
         now=aws.clock().timestamp(),
         destination=where,
         consumer=_consumer(aws, run.runbook, where) if where else None,
         **_queue(aws, run, queue_url(aws, run.target)),
     )
+    if not needs_sample(facts):
+        return facts
+    most = int(contracts.load(run.runbook).limits["sample_letters"])
+    return replace(facts, arrived=_arrived(aws, run, incident, most))
+
+
+def _arrived(aws: Services, run: Run, incident: Incident, most: int) -> Arrived:
+    sample = _sample(aws, queue_url(aws, run.target), most)
+    known = unmarked(aws, incident)
+    since = incident.plan["looked_at"]
+    back = new = 0
+    for letter in sample:
+        mark = letters.read_mark(letter)
+        ours = mark is not None and mark.run == run.incident
+        if ours or (known is not None and known.has_come_back(letter)):
+            back += 1
+        else:
+            new += letters.sent_at(letter) > since
+    return Arrived(sampled=len(sample), back=back, new=new)
+
+
+def unmarked(aws: Services, incident: Incident) -> letters.Unmarked | None:
+    """Return what the run has replayed to a function so far; ``None`` where letters keep marks."""
+    order = incident.plan["order"]
+    if not is_function(order["destination"]):
+        return None
+    event_of = partial(deliveries.event_of, order["kind"])
+    known = letters.Unmarked(incident.plan["looked_at"], event_of)
+    for body in archive.replayed_bodies(bucket_store(aws), incident.id):
+        known.replayed(body)
+    return known
 
 
 def _queue(aws: Services, run: Run, url: str) -> dict[str, Any]:
@@ -124,10 +165,6 @@ def _queue(aws: Services, run: Run, url: str) -> dict[str, Any]:
 
 def _word(fate: letters.Fate) -> str:
     return fate.then if fate.then == "replay" else f"{fate.then} ({fate.why})"
-
-
-def _sent(letter: letters.Letter) -> float:
-    return int(letter["Attributes"]["SentTimestamp"]) / 1000
 
 
 def _sources(aws: Services, url: str) -> list[str]:
@@ -234,6 +271,18 @@ def _destination(aws: Services, arn: str) -> dict[str, Any]:
         "destination_max_bytes": most.max_message_bytes,
         "idempotent": tags.get(IDEMPOTENT_TAG) == "yes",
         "deployed_at": changed,
+        **_owners_rate(arn.rsplit(":", 1)[-1], tags.get(RATE_TAG, "")),
+    }
+
+
+def _owners_rate(name: str, said: str) -> dict[str, Any]:
+    if not said:
+        return {}
+    if _RATE.fullmatch(said):
+        return {"owners_rate": float(said)}
+    return {
+        "owners_rate_wrong": f"{name}'s tag {RATE_TAG} says {said!r}, which is no number of "
+        f"letters a second from 1 on. Give for example {RATE_TAG}=50."
     }
 
 

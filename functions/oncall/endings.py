@@ -144,6 +144,7 @@ def _why(ending: Ending) -> str:
     if not ending.because:
         return f"The run stopped: {ending.error}." if ending.error else ""
     sentence = ending.because.strip()
+    sentence += "" if sentence.endswith((".", "!", "?")) else "."
     known = ending.error in _OUTCOMES or ending.error == "PutBackFailed"
     return sentence if known else f"A step failed ({ending.error}): {sentence}"
 

@@ -131,7 +131,7 @@ class _Case:
         return text is not None and pattern.search(text) is not None
 
     def age(self) -> float:
-        return self.now - int(self.letter["Attributes"]["SentTimestamp"]) / 1000
+        return self.now - sent_at(self.letter)
 
 
 type _Holds = Callable[[_Case], bool]
@@ -293,10 +293,54 @@ class Destination:
     """Its ``MaximumMessageSize``: 1,024 to 1,048,576."""
 
 
+class Unmarked:
+    """What a run has replayed to where letters lose their mark, known again by their bodies.
+
+    ``since`` is when the run looked at the queue first: what was sent before is no letter that has
+    come back, whatever its body. ``delivered`` returns what is delivered of a letter's body.
+    Threads may share it.
+    """
+
+    def __init__(self, since: float, delivered: Callable[[str], str]) -> None:
+        self._since = since
+        self._delivered = delivered
+        self._sums: set[bytes] = set()
+
+    def replayed(self, body: str) -> None:
+        """Take note of a letter that was delivered."""
+        self._sums.add(body_sum(self._delivered(body)))
+
+    def has_come_back(self, letter: Letter) -> bool:
+        """Return whether a letter was delivered by this run, and is dead again."""
+        return sent_at(letter) > self._since and body_sum(letter["Body"]) in self._sums
+
+
+def body_sum(body: str) -> bytes:
+    """Return what a body is known by, however its JSON is written."""
+    try:
+        text = json.dumps(json.loads(body), sort_keys=True)
+    except (ValueError, RecursionError):
+        text = body
+    return hashlib.md5(text.encode(errors="surrogatepass"), usedforsecurity=False).digest()
+
+
+def sent_at(letter: Letter) -> float:
+    """Return when a letter was first sent: a dead-letter queue that is not FIFO keeps that."""
+    return int(letter["Attributes"]["SentTimestamp"]) / 1000
+
+
 class Sorting:
     """Decides about letters, and makes what is sent of them, for one run."""
 
-    def __init__(self, run: str, destination: Destination, rules: Rules, max_replays: int) -> None:
+    def __init__(
+        self,
+        run: str,
+        destination: Destination,
+        rules: Rules,
+        max_replays: int,
+        unmarked: Unmarked | None = None,
+    ) -> None:
+        self._unmarked = unmarked
         self._run = run
         self._fifo = destination.fifo
         self._most_bytes = destination.max_message_bytes
@@ -323,6 +367,8 @@ class Sorting:
                 return BOUNCED, size
             if mark.replays >= self._max_replays:
                 return TOO_OFTEN, size
+        if self._unmarked is not None and self._unmarked.has_come_back(letter):
+            return BOUNCED, size
         fate = REPLAY
         if self._rules.compiled:
             fate = self._rules.decide(letter, now, mark.replays if mark else 0)
@@ -339,6 +385,11 @@ class Sorting:
         if self._fifo and not group_of(letter):
             return NO_GROUP
         return None
+
+    def replayed(self, letter: Letter) -> None:
+        """Take note of a letter whose sending is confirmed."""
+        if self._unmarked is not None:
+            self._unmarked.replayed(letter["Body"])
 
     def entry(self, letter: Letter) -> Entry:
         """Return what is sent: the letter with all that it had, and its mark.

@@ -33,7 +33,7 @@ from oncall.sqs_wire import Refused, Throttled, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from oncall.letters import Destination, Entry, Fate, Letter, Rules
+    from oncall.letters import Destination, Entry, Fate, Letter, Rules, Unmarked
     from oncall.sqs_wire import Sent
 
 EMPTY_POLLS = 3
@@ -132,6 +132,8 @@ class Order:
     """How long a poll that may find the queue empty waits, 1 to 20."""
     left_until: float = 0.0
     """Until when letters that are left stay hidden, if that is later than ``deadline``."""
+    unmarked: Unmarked | None = None
+    """Where letters lose their mark: what this run has replayed; the worker adds to it."""
 
     @property
     def ordered(self) -> bool:
@@ -206,7 +208,9 @@ class _Worker:
     def __init__(self, order: Order, ports: Ports) -> None:
         self.order = order
         self.ports = ports
-        self.sorting = Sorting(order.run, order.destination, order.rules, order.max_replays)
+        self.sorting = Sorting(
+            order.run, order.destination, order.rules, order.max_replays, order.unmarked
+        )
         self.trouble = ""
         self.undeleted: dict[str, bool] = {}
         """Ids that are only to be deleted when they are received again, and whether each is counted
@@ -596,6 +600,7 @@ class _Thread:
                 self._worker.not_deleted(line.id, counted=not doubt)
                 doubt = doubt or NOT_DELETED
             hand.lines[line.id] = line._replace(doubt=doubt) if doubt else line
+            self._worker.sorting.replayed(hand.letters[line.id])
             self._tally.replayed += 1
             self._tally.possible_duplicates += bool(doubt)
 

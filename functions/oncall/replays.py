@@ -17,7 +17,7 @@ from oncall.plans import NO_CAUSE, Look, Plan, diagnosed, ended
 from oncall.words import duration, percent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from oncall.plans import Cause, Diagnosis
 
@@ -124,6 +124,12 @@ class Facts:
     """The incident whose archive is replayed instead of the queue."""
     archived: int = 0
     """Letters in that archive that were not replayed."""
+    owners_rate: float | None = None
+    """Letters a second that the destination's owner allows at most."""
+    owners_rate_wrong: str = ""
+    """What is wrong with what the owner has said of that, in a sentence."""
+    arrived: Arrived | None = None
+    """What a look has found of letters that have come since the plan; ``None``: it had no need."""
 
     @property
     def letters(self) -> int:
@@ -132,12 +138,25 @@ class Facts:
 
     @property
     def expires_at(self) -> float | None:
-        """When the oldest sampled letter is lost; ``None`` if unknown.
+        """When the oldest sampled letter is lost; ``None`` if unknown, or if the archive has it.
 
         A standard queue's dead letters keep the time at which they were first sent (SQS Developer
         Guide, "Using dead-letter queues"); a FIFO queue's begin anew, so this is the earliest.
         """
-        return None if self.oldest_sent is None else self.oldest_sent + self.retention
+        if self.oldest_sent is None or self.archive:
+            return None
+        return self.oldest_sent + self.retention
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A sample of the dead-letter queue, by whether letters have come since the plan."""
+
+    sampled: int
+    back: int
+    """Replayed by this run, and dead again."""
+    new: int
+    """Of those sent since, those that it has not replayed."""
 
 
 def kind_of(letter: Mapping[str, Any]) -> str:
@@ -171,6 +190,7 @@ def facts_from(data: Mapping[str, Any]) -> Facts:
     values = dict(data)
     if values.get("consumer"):
         values["consumer"] = Consumer(**values["consumer"])
+    values.pop("arrived", None)  # of looks, which do not come this way
     return Facts(**values)
 
 
@@ -180,6 +200,7 @@ def seen(facts: Facts) -> dict[str, Any]:
     return {
         "letters": facts.letters,
         "lying": facts.visible + facts.in_flight,
+        "looked_at": facts.now,
         "failing_share": consumer.failing_share if consumer else None,
         "backlog": consumer.backlog if consumer else 0,
         "fate_seconds": consumer.fate_seconds if consumer else 0,
@@ -188,10 +209,9 @@ def seen(facts: Facts) -> dict[str, Any]:
 
 def evidence(facts: Facts) -> tuple[str, ...]:
     """Return the numbers that a human would ask for; never a letter's content."""
-    oldest = "unknown"
-    if facts.oldest_sent is not None and facts.expires_at is not None:
-        left = facts.expires_at - facts.now
-        oldest = f"{duration(facts.now - facts.oldest_sent)} old, lost in {duration(max(0, left))}"
+    oldest = "unknown" if facts.oldest_sent is None else f"{_age(facts)} old"
+    if facts.expires_at is not None:
+        oldest += f", lost in {duration(max(0, facts.expires_at - facts.now))}"
     sampled = ", ".join(f"{count} {name}" for name, count in _most(facts.classes))
     lines = [
         f"{facts.visible} letters waiting, {facts.in_flight} in flight, oldest {oldest}",
@@ -213,6 +233,10 @@ def evidence(facts: Facts) -> tuple[str, ...]:
     if facts.archive:
         lines.append(f"{facts.archived} letters in the archive of {facts.archive}")
     return tuple(lines)
+
+
+def _age(facts: Facts) -> str:
+    return duration(facts.now - (facts.oldest_sent or facts.now))
 
 
 def _most(counts: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -288,6 +312,8 @@ def _place_cause(facts: Facts) -> Cause:
             "not_opted_in",
             f"{_name(facts.destination)} is not opted in to automation, so I send nothing to it.",
         )
+    if facts.owners_rate_wrong:
+        return "bad_rate", facts.owners_rate_wrong
     if facts.kind == QUEUE and facts.destination_fifo != facts.fifo:
         return (
             "other_type",
@@ -333,28 +359,12 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         return Plan("watch", "replay", (), "Change nothing and see that it stays empty.")
     if diagnosis.cause != "replayable":
         return Plan("human", "replay", (), f"{diagnosis.sentence} I have replayed nothing.")
-    fastest = limits["max_rate"] if not facts.fifo else min(limits["max_rate"], limits["fifo_rate"])
-    takes = _seconds(facts.letters, limits["first_rate"], fastest, facts.period_seconds, limits)
-    left = None if facts.expires_at is None else facts.expires_at - facts.now
-    if takes > limits["run_seconds"] * limits["share_of_run"]:
-        return Plan(
-            "human",
-            "replay",
-            (),
-            f"{facts.letters} letters take {duration(takes)} at {fastest:.0f}/s, longer than a "
-            f"run may. Replay them in parts with the rules' older_than_seconds, or raise max_rate.",
-        )
-    if left is not None and takes > left:
-        return Plan(
-            "human",
-            "replay",
-            (),
-            f"The oldest letter is lost in {duration(max(0, left))}, and {facts.letters} take "
-            f"{duration(takes)} at {fastest:.0f}/s. Lengthen the queue's retention first: `aws "
-            f"sqs set-queue-attributes --queue-url URL --attributes "
-            f"MessageRetentionPeriod=1209600`.",
-        )
-    action = _action(facts)
+    usual, highest = _rates(facts, limits)
+    fastest = next((rate for rate in _doubled(usual, highest) if _suffices(rate, facts, limits)), 0)
+    if not fastest:
+        return Plan("human", "replay", (), _too_slow(highest, facts, limits))
+    takes = _seconds(facts.letters, fastest, facts.period_seconds, limits)
+    first = min(limits["first_rate"], fastest)
     order = {
         "destination": facts.destination,
         "kind": facts.kind,
@@ -364,27 +374,85 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         "letters": facts.letters,
         "canary": min(int(limits["canary_letters"]), facts.letters),
         "canary_periods": int(limits["canary_periods"]),
-        "first_rate": limits["first_rate"],
+        "first_rate": first,
         "max_rate": fastest,
         # Each worker would read all of an archive, and break a FIFO queue's order.
         "workers": 1 if facts.fifo or facts.archive else int(limits["workers"]),
     }
     return Plan(
-        action,
+        _action(facts, faster=fastest > usual),
         "replay",
         (),
         f"Archive every letter, replay {order['canary']} to {_name(str(facts.destination))}, see "
-        f"that they do not come back, then the rest at {limits['first_rate']:.0f}/s up to "
-        f"{fastest:.0f}/s: about {duration(takes)}.{_sample_words(facts)}",
+        f"that they do not come back, then the rest at {first:.0f}/s up to {fastest:.0f}/s: about "
+        f"{duration(takes)}.{_faster_words(usual, fastest, facts, limits)}{_sample_words(facts)}",
         predicted_seconds=math.ceil(takes),
         order=order,
     )
 
 
-def _action(facts: Facts) -> str:
-    """Return what has to be asked for: dropping, or a consumer nobody calls idempotent."""
+def _rates(facts: Facts, limits: Mapping[str, float]) -> tuple[float, float]:
+    """Return the highest rate that needs no question of its own, and that which a human may allow.
+
+    A FIFO queue keeps its order and so has one worker; what an owner has said is never exceeded.
+    """
+    usual, highest = limits["max_rate"], limits["highest_rate"]
+    if facts.fifo:
+        usual = highest = min(usual, limits["fifo_rate"])
+    if facts.owners_rate is not None:
+        usual = highest = min(usual, facts.owners_rate)
+    return usual, highest
+
+
+def _doubled(rate: float, highest: float) -> Iterator[float]:
+    while rate < highest:
+        yield rate
+        rate *= 2
+    yield highest
+
+
+def _left(facts: Facts) -> float:
+    """Return the seconds until the first letter is lost."""
+    return math.inf if facts.expires_at is None else facts.expires_at - facts.now
+
+
+def _suffices(rate: float, facts: Facts, limits: Mapping[str, float]) -> bool:
+    takes = _seconds(facts.letters, rate, facts.period_seconds, limits)
+    return takes <= min(_left(facts), limits["run_seconds"] * limits["share_of_run"])
+
+
+def _too_slow(highest: float, facts: Facts, limits: Mapping[str, float]) -> str:
+    takes = _seconds(facts.letters, highest, facts.period_seconds, limits)
+    if takes > _left(facts):
+        return (
+            f"The oldest letter is lost in {duration(max(0, _left(facts)))}, and {facts.letters} "
+            f"take {duration(takes)} at {highest:.0f}/s, the most that I may. Lengthen the queue's "
+            f"retention first: `aws sqs set-queue-attributes --queue-url URL --attributes "
+            f"MessageRetentionPeriod=1209600`."
+        )
+    return (
+        f"{facts.letters} letters take {duration(takes)} at {highest:.0f}/s, the most that I may, "
+        f"and a run has no more than {duration(limits['run_seconds'] * limits['share_of_run'])}. "
+        f"Replay them in parts, with the rules' older_than_seconds."
+    )
+
+
+def _faster_words(usual: float, rate: float, facts: Facts, limits: Mapping[str, float]) -> str:
+    if rate <= usual:
+        return ""
+    takes = _seconds(facts.letters, usual, facts.period_seconds, limits)
+    why = "a run may last"
+    if takes > _left(facts):
+        why = f"there is: the oldest letter is lost in {duration(_left(facts))}"
+    return f" At the usual {usual:.0f}/s it takes {duration(takes)}, longer than {why}."
+
+
+def _action(facts: Facts, *, faster: bool) -> str:
+    """Return what has to be asked for: dropping, haste, or a consumer nobody calls idempotent."""
     if facts.drops:
         return "replay_and_drop"
+    if faster:
+        return "replay_faster"
     return "replay" if facts.idempotent else "replay_undeclared"
 
 
@@ -396,12 +464,10 @@ def _sample_words(facts: Facts) -> str:
     return f" Of {facts.sampled} sampled: {said}."
 
 
-def _seconds(
-    letters: int, first: float, fastest: float, period: int, limits: Mapping[str, float]
-) -> float:
+def _seconds(letters: int, fastest: float, period: int, limits: Mapping[str, float]) -> float:
     """Return how long it takes: a canary's fate, then rounds that double until they are fastest."""
     seconds = limits["canary_periods"] * period
-    rate, left = first, float(letters)
+    rate, left = limits["first_rate"], float(letters)
     length = limits["round_periods"] * period
     while left > 0:
         if rate >= fastest:
@@ -448,12 +514,19 @@ _COUNTED = ("archived", "replayed", "quarantined", "dropped", "bounced", "possib
 
 
 def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
-    """Say what has been moved: no setting shows it, and nothing undoes it."""
+    """Say what has been moved: no setting shows it, and nothing undoes it.
+
+    ``unknown`` are letters of dead workers where the queue is empty now, ``unsure`` where it may
+    hold them still.
+    """
     if not total.get("archived"):
         return ""
     parts = [f"{total['replayed']} letters replayed"]
     if total.get("unknown"):
         parts.append(f"{total['unknown']} {_UNKNOWN}")
+    if total.get("unsure"):
+        more = f"up to {total['unsure']} more by a worker that died"
+        parts.append(f"{more}, what it has not sent lies in {dlq}")
     for name, word in (("quarantined", "quarantined"), ("dropped", "dropped")):
         if total[name]:
             parts.append(f"{total[name]} {word}")
@@ -596,16 +669,40 @@ def assess_calm(
     )
 
 
-def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:
-    """Return how many letters are there that should not be: replayed ones, or new ones.
-
-    Replayed letters that the workers have met again are known by their mark; the rest shows in the
-    queue's depth, which SQS calls approximate.
-    """
+def arrivals(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:
+    """Return how many letters have come since the plan, by the depth that SQS calls approximate."""
     moved = sum(total.get(name, 0) for name in ("replayed", "quarantined", "dropped", "unknown"))
     taken = 0 if planned["order"].get("archive") else moved
     more = facts.visible + facts.in_flight - max(0, planned["lying"] - taken)
-    return int(max(0, more)) + total.get("bounced", 0)
+    return int(max(0, more, total.get("bounced", 0)))
+
+
+def needs_sample(
+    total: Mapping[str, int],
+    facts: Facts,
+    planned: Mapping[str, Any],
+    rules: Mapping[str, float],
+) -> bool:
+    """Return whether so many have come that it matters whether they are replayed ones."""
+    unknown = arrivals(total, facts, planned) - total.get("bounced", 0)
+    return bool(planned["order"]) and unknown > rules["bounced_letters"]
+
+
+def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:
+    """Return how many replayed letters have come back.
+
+    Those that workers have met are counted. Others are among what has arrived since; which share
+    of it they are tells a sample. Where none tells, all of it counts.
+    """
+    known = total.get("bounced", 0)
+    unknown = arrivals(total, facts, planned) - known
+    found = facts.arrived
+    if found is None:
+        return int(known + unknown)
+    if found.sampled >= facts.visible:
+        return int(known + min(unknown, found.back))
+    told = found.back + found.new
+    return int(known + math.ceil(unknown * found.back / told if told else unknown))
 
 
 def _worse(
@@ -620,7 +717,8 @@ def _worse(
         )
     back, replayed = come_back(total, facts, planned), total.get("replayed", 0)
     if back > max(rules["bounced_letters"], rules["bounce_share"] * replayed):
-        return f"{back} letters have come into {facts.dlq} since, {replayed} were replayed."
+        found = "of the replayed letters are back in" if facts.arrived else "letters have come into"
+        return f"{back} {found} {facts.dlq}, {replayed} were replayed."
     return ""
 
 

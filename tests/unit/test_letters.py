@@ -165,6 +165,25 @@ def test_a_letter_that_this_run_has_replayed_has_bounced() -> None:
     assert fate(marked(1, "another"), ANY) == ("drop", "it")
 
 
+@pytest.mark.parametrize(
+    ("body", "sent", "then"),
+    [
+        ('{"b": 2, "a": 1}', 101, "quarantine"),  # as a function's event is written anew
+        ('{"a": 1, "b": 2}', 99, "replay"),  # its like was there before
+        ('{"a": 1}', 101, "replay"),
+        ("not JSON", 101, "quarantine"),
+    ],
+)
+def test_a_letter_without_its_mark_is_known_by_its_body(body: str, sent: int, then: str) -> None:
+    known = letters.Unmarked(since=100, delivered=str)
+    sorts = Sorting(RUN, STANDARD, compile_rules([]), 3, known)
+    for replayed in ('{"a": 1, "b": 2}', "not JSON"):
+        sorts.replayed(letter(replayed))
+    one = letter(body)
+    one["Attributes"]["SentTimestamp"] = str(sent * 1000)
+    assert sorts.judge(one, 200)[0].then == then
+
+
 def test_a_letter_is_not_replayed_more_often_than_may_be() -> None:
     assert fate(marked(3), ANY) == letters.TOO_OFTEN
     assert fate(marked(2)) == letters.REPLAY

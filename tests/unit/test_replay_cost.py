@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from samtranslator.yaml_helper import yaml_parse
 
-from oncall import contract, mover
+from oncall import archive, contract, mover
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "replay-cost.md").read_text(encoding="utf-8")
@@ -126,12 +126,25 @@ def test_a_price_in_the_text_is_right(sentence: str, price: float) -> None:
     assert float(sentence.rsplit("$", 1)[-1]) == pytest.approx(price)
 
 
+def test_ten_million_letters_are_accounted_for_in_the_time_that_a_function_has() -> None:
+    reads = 2 * LETTERS / GIVEN["letters in a chunk"]
+    reading = reads * GIVEN["milliseconds of a read of the archive"] / 1000
+    counting = LETTERS * GIVEN["microseconds of accounting for a letter"] / 1e6
+    seconds = reading / GIVEN["reads at a time"] + counting
+    assert f"takes {_time(seconds)}" in " ".join(DOCUMENT.split())
+    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    given = template["Resources"]["ReconcileReplayFunction"]["Properties"]["Timeout"]
+    assert 2 * seconds < given
+    assert f"of the {given // 60} that its function has" in " ".join(DOCUMENT.split())
+
+
 def test_what_is_assumed_of_the_product_is_so() -> None:
     found = contract.load("dlq-replay")
     assert GIVEN["letters a second of the runbook"] == found.limits["max_rate"]
     assert GIVEN["workers of the runbook"] == found.limits["workers"]
     assert GIVEN["seconds of a round"] == 60 * found.limits["round_periods"]
     assert GIVEN["letters in a chunk"] == mover.Order.__dataclass_fields__["chunk_letters"].default
+    assert GIVEN["reads at a time"] == archive._READERS
     template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
     mover_function = template["Resources"]["MoveDeadLettersFunction"]["Properties"]
     assert GIVEN["MB of a worker"] == mover_function["MemorySize"]

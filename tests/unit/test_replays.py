@@ -134,6 +134,7 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
             'the letters of orders, not of the queue that was named: start it with {"dlq": ',
         ),
         (the(destination_opted_in=False), "not_opted_in", "orders is not opted in"),
+        (the(owners_rate_wrong="orders' tag says 'fast'."), "bad_rate", "orders' tag says 'fast'."),
         (the(destination_fifo=True), "other_type", "are not both FIFO"),
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
         (consumed(reserved=0), "consumer_stopped", "somebody has stopped it"),
@@ -153,15 +154,16 @@ def test_what_is_in_the_way_is_named(facts: Facts, cause: str, words: str) -> No
 
 
 def test_the_evidence_holds_the_numbers() -> None:
-    facts = the(rules=({"name": "a"},), rules_from="/orders/rules", archive="run-1", archived=7)
+    facts = the(rules=({"name": "a"},), rules_from="/orders/rules")
     assert replays.evidence(facts) == (
         "1000 letters waiting, 0 in flight, oldest 60 min old, lost in 14 days",
         "sample of 50: 48 replay, 2 quarantine (expired)",
         "letters of orders",
         "1 rules from /orders/rules",
         "orders: 5 waiting or in flight; worker enabled, failing 0%, changed 10 min ago",
-        "7 letters in the archive of run-1",
     )
+    from_archive = replays.evidence(the(archive="run-1", archived=7))
+    assert from_archive[-1] == "7 letters in the archive of run-1"
     bare = replays.evidence(the(oldest_sent=None, sampled=0, classes={}, consumer=None, sources=()))
     assert bare == (
         "1000 letters waiting, 0 in flight, oldest unknown",
@@ -228,7 +230,8 @@ def test_what_is_approved_is_hashed() -> None:
 def test_only_what_its_owner_calls_idempotent_may_go_alone() -> None:
     assert plan(the(idempotent=True)).action == "replay"
     assert plan(the(idempotent=True, drops=True)).action == "replay_and_drop"
-    assert set(CONTRACT.modes["always_ask"]) == {"replay_undeclared", "replay_and_drop"}
+    asked = {"replay_undeclared", "replay_and_drop", "replay_faster"}
+    assert set(CONTRACT.modes["always_ask"]) == asked
 
 
 def test_a_fifo_queue_has_one_worker_and_a_lower_rate() -> None:
@@ -239,16 +242,48 @@ def test_a_fifo_queue_has_one_worker_and_a_lower_rate() -> None:
 def test_a_replay_that_cannot_end_in_time_is_a_humans() -> None:
     found = plan(the(visible=100_000_000))
     assert found.action == "human"
-    assert "longer than a run may" in found.sentence
+    assert "at 8000/s, the most that I may, and a run has no more than 3.0 h" in found.sentence
     late = plan(the(oldest_sent=NOW - 1_209_600 + 300))
     assert late.action == "human"
-    assert "The oldest letter is lost in 5 min, and 1000 take 12 min" in late.sentence
+    assert "The oldest letter is lost in 5 min, and 1000 take 12 min at 8000/s" in late.sentence
     assert "MessageRetentionPeriod=1209600" in late.sentence
+
+
+def test_a_rate_above_the_usual_is_asked_for_where_the_usual_is_too_slow() -> None:
+    expires = the(visible=2_000_000, idempotent=True, oldest_sent=NOW - 1_209_600 + 3600)
+    found = plan(expires)
+    assert (found.action, found.order["max_rate"]) == ("replay_faster", 2000)
+    assert found.sentence.endswith(
+        "up to 2000/s: about 47 min. At the usual 1000/s it takes 61 min, longer than there is: "
+        "the oldest letter is lost in 60 min. Of 50 sampled: 2 quarantine (expired)."
+    )
+    long = plan(the(visible=20_000_000, idempotent=True))
+    assert (long.action, long.order["max_rate"]) == ("replay_faster", 4000)
+    assert "At the usual 1000/s it takes 6.0 h, longer than a run may last." in long.sentence
+
+
+def test_neither_a_fifo_queue_nor_one_whose_owner_has_set_a_rate_goes_faster() -> None:
+    expires = the(visible=2_000_000, oldest_sent=NOW - 1_209_600 + 3600)
+    fifo = replace(expires, fifo=True, destination_fifo=True)
+    assert "at 100/s, the most that I may" in plan(fifo).sentence
+    assert "at 50/s, the most that I may" in plan(replace(expires, owners_rate=50)).sentence
+
+
+def test_an_owners_rate_is_never_exceeded() -> None:
+    order = plan(the(owners_rate=4)).order
+    assert (order["first_rate"], order["max_rate"]) == (4, 4)
+    assert plan(the(owners_rate=5000)).order["max_rate"] == 1000
+
+
+def test_letters_in_the_archive_do_not_expire() -> None:
+    kept = the(archive="run-0", archived=40, visible=0, oldest_sent=NOW - 90 * 86_400)
+    assert plan(kept).action == "replay_undeclared"
+    assert replays.evidence(kept)[0].endswith("oldest 90 days old")
 
 
 @given(letters=st.integers(1, 50_000_000), first=st.integers(1, 100), most=st.integers(1, 5000))
 def test_the_time_it_takes_is_that_of_its_rounds(letters: int, first: int, most: int) -> None:
-    limits = {**LIMITS, "first_rate": first, "max_rate": most}
+    limits = {**LIMITS, "first_rate": first, "max_rate": most, "highest_rate": most}
     length, seconds = limits["round_periods"] * 60, limits["canary_periods"] * 60.0
     left = float(letters)
     rate = float(first)
@@ -324,11 +359,42 @@ def test_a_canary_that_comes_back_ends_the_replay() -> None:
     found = look(FIRST, the(visible=993), CANARY)
     assert found.verdict == "worse"
     assert found.sentence == (
-        "3 letters have come into orders-dlq since, 10 were replayed. I have stopped."
+        "3 letters have come into orders-dlq, 10 were replayed. I have stopped."
     )
     assert look(FIRST, the(visible=992), CANARY).verdict == "go"
     met = tally(archived=13, replayed=10, bounced=3, quarantined=3)
-    assert look(FIRST, the(visible=987), met).verdict == "worse"
+    assert look(FIRST, the(visible=990), met).verdict == "worse"
+    met = tally(archived=12, replayed=10, bounced=2, quarantined=2)
+    assert look(FIRST, the(visible=990), met).verdict == "go"
+
+
+@pytest.mark.parametrize(
+    ("sampled", "back", "new", "verdict"),
+    [
+        (50, 0, 5, "go"),  # they have died for the first time
+        (50, 5, 5, "worse"),  # half of twenty that have come
+        (50, 1, 9, "go"),  # a tenth of twenty
+        (50, 0, 0, "worse"),  # none of them was met, so nobody knows
+        (1010, 2, 0, "go"),  # all were met
+        (1010, 3, 0, "worse"),
+    ],
+)
+def test_a_sample_tells_what_has_come_back_from_what_is_new(
+    sampled: int, back: int, new: int, verdict: str
+) -> None:
+    arrived = replays.Arrived(sampled, back, new)
+    facts = the(visible=1010, arrived=arrived)
+    assert replays.needs_sample(replays.add_up({}, [CANARY]), facts, PLAN, RULES)
+    found = look(FIRST, facts, CANARY)
+    assert found.verdict == verdict
+    if verdict == "worse":
+        assert "of the replayed letters are back in orders-dlq, 10 were replayed" in found.sentence
+
+
+def test_a_few_that_have_come_are_not_looked_at() -> None:
+    total = replays.add_up({}, [CANARY])
+    assert not replays.needs_sample(total, the(visible=992), PLAN, RULES)
+    assert not replays.needs_sample(total, the(visible=10_000), document(the(visible=0)), RULES)
 
 
 def test_a_consumer_that_begins_to_fail_ends_the_replay() -> None:
@@ -412,6 +478,14 @@ def test_a_queue_that_was_empty_is_planned_anew_when_letters_come() -> None:
     ends = _calm(replace(quiet, number=99), the(visible=0), watched)
     assert (ends.verdict, ends.sentence) == ("relieved", "orders-dlq is empty and stays so.")
     assert look(FIRST, the(visible=1), planned=watched).verdict == "ineffective"
+
+
+def test_what_a_dead_worker_may_have_sent_is_told_as_far_as_it_is_known() -> None:
+    total = {"archived": 9, "replayed": 4, "quarantined": 0, "dropped": 0, "left": 0}
+    assert replays.effect({**total, "unsure": 5}, "orders-dlq", "run-1") == (
+        "4 letters replayed, up to 5 more by a worker that died, what it has not sent lies in "
+        "orders-dlq; all of them are in the archive of run-1."
+    )
 
 
 def test_what_a_round_moves_is_told_even_if_nobody_counts_it() -> None:

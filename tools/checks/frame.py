@@ -31,6 +31,8 @@ FRAME = (
 """States that every runbook has; what is its own stands between them."""
 OPTIONAL = frozenset({"Put settings back"})
 """A runbook that changes no settings has none to put back."""
+DETOURS = frozenset({"Account for what was moved"})
+"""States of a runbook's own that stand between two of the frame; they lead on where it would."""
 # What a runbook fills in: its id, the state that inspects, and the function that looks.
 _OWN = (
     (re.compile(r'"Inspect [a-z ]+"'), '"Inspect"'),
@@ -55,14 +57,18 @@ def _compared(
         if state not in machine["States"]:
             if state not in OPTIONAL:
                 yield Finding("frame-missing", name, f"it has no state {state!r}")
-        elif _plain(name, machine["States"][state]) != _plain(first, model["States"].get(state)):
+        elif _plain(name, machine, state) != _plain(first, model, state):
             yield Finding("frame-differs", name, f"{state!r} is not as in {first}")
 
 
-def _plain(runbook: str, state: Any) -> str:
+def _plain(runbook: str, machine: Mapping[str, Any], name: str) -> str:
     """Return a state as text without what a runbook fills in."""
-    bare = {key: value for key, value in (state or {}).items() if key != "Comment"}
+    states = machine["States"]
+    bare = {key: value for key, value in states.get(name, {}).items() if key != "Comment"}
     text = json.dumps(bare, sort_keys=True).replace(f'"{runbook}"', '"RUNBOOK"')
+    for detour in DETOURS & states.keys():
+        onward = json.dumps(states[detour]["Next"])
+        text = text.replace(f'"Next": {json.dumps(detour)}', f'"Next": {onward}')
     for own, common in _OWN:
         text = own.sub(common, text)
     return text

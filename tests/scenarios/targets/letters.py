@@ -93,9 +93,7 @@ class Letters(Target):
         dlq = f"{name}-dlq{ending}"
         url, arn = parts.queue(world, dlq, tags, **more, **fifo)
         redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": _RECEIVES}
-        tags = _opt_in(given["destination_opted_in"])
-        if given["idempotent"]:
-            tags["runbook:idempotent"] = "yes"
+        tags = _consumers_tags(given)
         limit = {}
         if "max_message_bytes" in given:
             limit["MaximumMessageSize"] = str(given["max_message_bytes"])
@@ -360,6 +358,15 @@ class Letters(Target):
 
 def _opt_in(value: str | None) -> dict[str, str]:
     return {} if value is None else dict.fromkeys(OPT_IN, value)
+
+
+def _consumers_tags(given: Mapping[str, Any]) -> dict[str, str]:
+    tags = _opt_in(given["destination_opted_in"])
+    if given["idempotent"]:
+        tags["runbook:idempotent"] = "yes"
+    if "rate" in given:
+        tags["runbook:replay-rate"] = str(given["rate"])
+    return tags
 
 
 def _put_rules(world: World, name: str, rules: Any) -> None:
