@@ -61,6 +61,6 @@ def unseen(arn: str, waiting: int | None) -> str:
     )
 
 
-def sent(arn: str) -> str:
-    """Say, when all are sent, what was not seen."""
-    return f"Whether {named(arn)} can process them is not seen from here."
+def not_seen(arn: str) -> str:
+    """Say, when all are sent, what nobody knows; to be put into a sentence about that."""
+    return f", though nobody here sees what {named(arn)} makes of them"

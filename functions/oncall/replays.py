@@ -574,7 +574,7 @@ def assess(
         if hidden > 0:
             return _hidden(look, before, facts, hidden)
         return ended(
-            look, "relieved", f"{facts.dlq} is worked off: {_counts(total)}.{_sent(facts)}"
+            look, "relieved", f"{facts.dlq} is worked off{_not_seen(facts)}: {_counts(total)}."
         )
     if busy and before.bad < rules["patience_periods"]:
         slower = max(1.0, carry["rate"] / 2)
@@ -650,7 +650,7 @@ def assess_calm(
     return ended(
         look,
         "relieved",
-        f"{facts.dlq} is worked off and stays so: {_counts(carry['total'])}.{_sent(facts)}",
+        f"{facts.dlq} is worked off and stays so{_not_seen(facts)}: {_counts(carry['total'])}.",
     )
 
 
@@ -723,5 +723,5 @@ def _source(facts: Facts) -> str:
     return elsewhere.named(where) if facts.is_elsewhere else _name(where)
 
 
-def _sent(facts: Facts) -> str:
-    return f" {elsewhere.sent(str(facts.destination))}" if facts.is_elsewhere else ""
+def _not_seen(facts: Facts) -> str:
+    return elsewhere.not_seen(str(facts.destination)) if facts.is_elsewhere else ""
