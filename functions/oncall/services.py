@@ -82,7 +82,7 @@ class Services:
         self.settings = settings
         self.clock = clock
         self.session = session or boto3.session.Session()
-        self._clients: dict[tuple[str, str], object] = {}
+        self._clients: dict[str, object] = {}
 
     @cached_property
     def store(self) -> IncidentStore:
@@ -106,9 +106,10 @@ class Services:
     def client(self, name: Literal["stepfunctions"]) -> SFNClient: ...
     def client(self, name: str, region: str = "") -> object:
         """Return the client of an AWS service, in its own Region unless another is given."""
-        where = region or self.settings.region
-        if (name, where) not in self._clients:
-            self._clients[name, where] = self.session.client(  # type: ignore[call-overload]  # the overloads above name what there is
+        where = None if region in {"", self.settings.region} else region
+        key = f"{name} {where}" if where else name
+        if key not in self._clients:
+            self._clients[key] = self.session.client(  # type: ignore[call-overload]  # the overloads above name what there is
                 name, region_name=where, config=_CONFIG
             )
-        return self._clients[name, where]
+        return self._clients[key]

@@ -144,8 +144,7 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (
             the(destination="arn:aws:sqs:eu-west-1:1:x", destination_opted_in=False),
             "not_listed",
-            "x (account 1, eu-west-1) is not among the stack's ReplayDestinations, so I send "
-            "nothing to it. Add arn:aws:sqs:eu-west-1:1:x to ReplayDestinations in samconfig.toml",
+            "Add arn:aws:sqs:eu-west-1:1:x to ReplayDestinations in samconfig.toml and deploy again",
         ),
         (the(destination_trouble="There is no queue."), "unreachable", "There is no queue."),
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
