@@ -144,7 +144,7 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (
             the(destination="arn:aws:sqs:eu-west-1:1:x", destination_opted_in=False),
             "not_listed",
-            "Add arn:aws:sqs:eu-west-1:1:x to ReplayDestinations in samconfig.toml and deploy again",
+            "Add arn:aws:sqs:eu-west-1:1:x to ReplayDestinations in samconfig.toml",
         ),
         (the(destination_trouble="There is no queue."), "unreachable", "There is no queue."),
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
