@@ -14,7 +14,7 @@ from dataclasses import asdict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive, dlq_facts, guards, letters, mover, replays
+from oncall import archive, dlq_facts, elsewhere, elsewhere_facts, guards, letters, mover, replays
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.deliveries import FunctionSink
@@ -51,7 +51,12 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     if incident.plan.get("hash") != call.payload["plan_hash"]:
         raise WorldMoved("The record holds another plan by now; I look again.")
     order = incident.plan["order"]
-    for arn in (call.run.target, order["destination"]):
+    changed = [call.run.target]
+    if elsewhere.is_elsewhere(call.run.target, order["destination"]):
+        elsewhere_facts.check_listed(aws, order["destination"])
+    else:
+        changed.append(order["destination"])
+    for arn in changed:
         name = arn.rsplit(":", 1)[-1]
         guards.check_before_change(aws, call.run, name, dlq_facts.destination_tags(aws, arn))
     # The lock is checked by this write: a worker of a run that has lost it moves nothing.
@@ -77,7 +82,7 @@ def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
         worker=f"{number:04}-{int(call.payload['worker']):02}-{uuid.uuid4().hex[:8]}",
         deadline=deadline,
         most=int(order["canary"]) if canary else _NO_LIMIT,
-        destination=dlq_facts.takes(aws, order["destination"]),
+        destination=_takes(call, aws, order["destination"]),
         rules=letters.compile_rules(order["rules"]),
         max_replays=int(limits["max_replays"]),
         fifo_source=call.run.target.endswith(".fifo"),
@@ -114,8 +119,14 @@ def _ports(call: Call, aws: Services, order: Mapping[str, Any]) -> mover.Ports:
     )
 
 
+def _takes(call: Call, aws: Services, arn: str) -> letters.Destination:
+    if elsewhere.is_elsewhere(call.run.target, arn):
+        return elsewhere_facts.takes(aws, arn)
+    return dlq_facts.takes(aws, arn)
+
+
 def _wire(aws: Services, arn: str) -> Queue:
-    return Queue(aws.session, queue_url(aws, arn), aws.settings.region)
+    return Queue(aws.session, queue_url(aws, arn), elsewhere.region_of(arn))
 
 
 def _stop(call: Call, aws: Services) -> Callable[[], bool]:

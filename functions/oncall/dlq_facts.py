@@ -12,15 +12,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from botocore.exceptions import ClientError
 
-from oncall import archive, deliveries, letters, metrics, queue_facts
+from oncall import archive, deliveries, elsewhere, elsewhere_facts, letters, metrics, queue_facts
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.errors import BadInput
 from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
 from oncall.replays import DELIVERABLE, QUEUE, Arrived, Consumer, Facts, consumer_of, kind_of
 from oncall.sqs_wire import Queue
-from oncall.targets import queue_url, resolve
+from oncall.targets import MISSING, queue_url, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +69,14 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         sample = _sample(aws, url, most)
     kinds = Counter(map(kind_of, sample))
     kind = next(iter(kinds)) if len(kinds) == 1 and kinds.keys() <= DELIVERABLE.keys() else QUEUE
-    where = source if kind == QUEUE else _target(aws, options.get("deliver_to", ""), sample)
-    goes = _destination(aws, where) if where else {}
+    named = options.get("deliver_to", "")
+    if kind != QUEUE:
+        where = _target(aws, run.target, named, sample)
+    elif named and (source or not sources):
+        where = _target(aws, run.target, named, ())
+    else:
+        where = source
+    goes = _destination(aws, run.target, where) if where else {}
     now = aws.clock().timestamp()
     fates: Counter[str] = Counter()
     if where and not wrong:
@@ -94,7 +101,7 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         drops=any(rule["then"] == "drop" for rule in raw),
         archive=options.get("from_archive", ""),
         archived=archived,
-        consumer=_consumer(aws, run.runbook, where) if where else None,
+        consumer=_consumer(aws, run, where) if where and not goes["destination_trouble"] else None,
         **queue,
         **goes,
     )
@@ -112,7 +119,7 @@ def look_again(
         period_seconds=aws.settings.period_seconds,
         now=aws.clock().timestamp(),
         destination=where,
-        consumer=_consumer(aws, run.runbook, where) if where else None,
+        consumer=_consumer(aws, run, where) if where else None,
         **_queue(aws, run, queue_url(aws, run.target)),
     )
     if not needs_sample(facts):
@@ -224,8 +231,11 @@ def _sample(aws: Services, url: str, most: int) -> list[letters.Letter]:
     return list(found.values())
 
 
-def _target(aws: Services, named: str, sample: Sequence[letters.Letter]) -> str | None:
-    """Return the ARN of whom letters are delivered to: as named, or as EventBridge has noted."""
+def _target(aws: Services, here: str, named: str, sample: Sequence[letters.Letter]) -> str | None:
+    """Return the ARN of whom letters are delivered to: as named, or as EventBridge has noted.
+
+    What is in another account or Region than ``here`` counts only if it is named.
+    """
     if named:
         is_queue = ":sqs:" in named
         return named if is_queue else resolve(aws, "function", named).arn
@@ -234,7 +244,9 @@ def _target(aws: Services, named: str, sample: Sequence[letters.Letter]) -> str 
         for letter in sample
     }
     arn = noted.pop() if len(noted) == 1 else ""
-    return arn if is_function(arn) or ":sqs:" in arn else None
+    if not is_function(arn) and ":sqs:" not in arn:
+        return None
+    return arn if arn.split(":")[3:5] == here.split(":")[3:5] else None
 
 
 def is_function(arn: str) -> bool:
@@ -257,8 +269,15 @@ def takes(aws: Services, arn: str) -> letters.Destination:
     return letters.Destination(arn.endswith(".fifo"), int(attributes["MaximumMessageSize"]))
 
 
-def _destination(aws: Services, arn: str) -> dict[str, Any]:
-    tags, most = destination_tags(aws, arn), takes(aws, arn)
+def _destination(aws: Services, here: str, arn: str) -> dict[str, Any]:
+    if elsewhere.is_elsewhere(here, arn):
+        return elsewhere_facts.destination(aws, arn)
+    try:
+        tags, most = destination_tags(aws, arn), takes(aws, arn)
+    except ClientError as error:
+        if is_function(arn) or error.response["Error"]["Code"] not in MISSING:
+            raise
+        return elsewhere_facts.unusable(arn, elsewhere.missing(arn))
     changed = None
     function = arn if is_function(arn) else _consuming_function(aws, arn)
     if function:
@@ -267,6 +286,7 @@ def _destination(aws: Services, arn: str) -> dict[str, Any]:
     return {
         "destination": arn,
         "destination_opted_in": tags.get(OPT_IN_TAG) == OPT_IN_VALUE,
+        "destination_trouble": "",
         "destination_fifo": most.fifo,
         "destination_max_bytes": most.max_message_bytes,
         "idempotent": tags.get(IDEMPOTENT_TAG) == "yes",
@@ -296,10 +316,12 @@ def _consuming_function(aws: Services, queue: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def _consumer(aws: Services, runbook: str, where: str) -> Consumer:
-    rules = contracts.load(runbook).verification
+def _consumer(aws: Services, run: Run, where: str) -> Consumer | None:
+    if elsewhere.is_elsewhere(run.target, where):
+        return elsewhere_facts.consumer(aws, where)
+    rules = contracts.load(run.runbook).verification
     if not is_function(where):
-        return consumer_of(queue_facts.read_facts(aws, runbook, where), rules)
+        return consumer_of(queue_facts.read_facts(aws, run.runbook, where), rules)
     name = where.rsplit(":", 1)[-1]
     asked = {
         key: metrics.query("AWS/Lambda", metric, "Sum", FunctionName=name)

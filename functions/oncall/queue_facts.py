@@ -79,9 +79,9 @@ def _queue(aws: Services, url: str, arn: str) -> dict[str, Any]:
     }
 
 
-def attributes(aws: Services, url: str) -> Mapping[str, str]:
+def attributes(aws: Services, url: str, region: str = "") -> Mapping[str, str]:
     """Return all of a queue's attributes (SQS ``GetQueueAttributes``)."""
-    answer = aws.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+    answer = aws.client("sqs", region).get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
     return {str(name): value for name, value in answer["Attributes"].items()}
 
 

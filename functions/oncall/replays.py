@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from oncall import queues
+from oncall import elsewhere, queues
 from oncall.plans import NO_CAUSE, Look, Plan, diagnosed, ended
 from oncall.words import duration, percent
 
@@ -115,6 +115,8 @@ class Facts:
     """Whether the owner has declared that the consumer may get a message twice."""
     destination: str | None = None
     destination_opted_in: bool = False
+    destination_trouble: str = ""
+    """Why it cannot be sent to, in a sentence."""
     destination_fifo: bool = False
     destination_max_bytes: int = 0
     deployed_at: float | None = None
@@ -130,6 +132,12 @@ class Facts:
     """What is wrong with what the owner has said of that, in a sentence."""
     arrived: Arrived | None = None
     """What a look has found of letters that have come since the plan; ``None``: it had no need."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether letters go to another account or Region."""
+        where = self.destination
+        return where is not None and elsewhere.is_elsewhere(self.dlq_arn, where)
 
     @property
     def letters(self) -> int:
@@ -221,7 +229,10 @@ def evidence(facts: Facts) -> tuple[str, ...]:
     if facts.rules_from:
         lines.append(f"{len(facts.rules)} rules from {facts.rules_from}")
     consumer = facts.consumer
-    if consumer is not None:
+    if facts.is_elsewhere:
+        waiting = f"{consumer.backlog}" if consumer else "unknown how many"
+        lines.append(f"{_source(facts)}: {waiting} waiting or in flight; its consumer is not seen")
+    elif consumer is not None:
         deployed = "unknown"
         if facts.deployed_at is not None:
             deployed = f"{duration(facts.now - facts.deployed_at)} ago"
@@ -249,7 +260,12 @@ def _name(arn: str) -> str:
 
 def diagnose(facts: Facts, rules: Mapping[str, float]) -> Diagnosis:
     """Name what keeps the letters from being replayed, or that nothing does."""
-    causes = (_kind_cause(facts), _place_cause(facts), _health_cause(facts, rules))
+    causes = (
+        _kind_cause(facts),
+        _place_cause(facts),
+        _consent_cause(facts),
+        _health_cause(facts, rules),
+    )
     return diagnosed(evidence(facts), causes, ("replayable", _healthy_words(facts)))
 
 
@@ -278,7 +294,7 @@ def _kind_cause(facts: Facts) -> Cause:
 
 
 def _place_cause(facts: Facts) -> Cause:
-    """Find where they go back to, and whether they may."""
+    """Find where they go."""
     if facts.destination is None:
         if facts.kind != QUEUE:
             return (
@@ -307,6 +323,27 @@ def _place_cause(facts: Facts) -> Cause:
                 ),
             )
         return "no_source", f"No SQS queue names {facts.dlq} as its dead-letter queue."
+    if facts.destination == facts.dlq_arn:
+        return "itself", f"{facts.dlq} is the dead-letter queue itself: name another to deliver to."
+    if facts.kind == QUEUE and ":lambda:" in facts.destination:
+        return (
+            "no_queue",
+            (
+                f"Letters of an SQS queue go to a queue, and {_name(facts.destination)} is a "
+                f"function: leave deliver_to out, or give a queue's ARN."
+            ),
+        )
+    return NO_CAUSE
+
+
+def _consent_cause(facts: Facts) -> Cause:
+    """Find whether they may be sent there, and are taken."""
+    if facts.destination is None:
+        return NO_CAUSE
+    if facts.destination_trouble:
+        return "unreachable", facts.destination_trouble
+    if facts.is_elsewhere and not facts.destination_opted_in:
+        return "not_listed", elsewhere.not_listed(facts.destination)
     if not facts.destination_opted_in:
         return (
             "not_opted_in",
@@ -317,7 +354,7 @@ def _place_cause(facts: Facts) -> Cause:
     if facts.kind == QUEUE and facts.destination_fifo != facts.fifo:
         return (
             "other_type",
-            f"{facts.dlq} and {_name(facts.destination)} are not both FIFO, which SQS asks for.",
+            f"{facts.dlq} and {_source(facts)} are not both FIFO, which SQS asks for.",
         )
     return NO_CAUSE
 
@@ -345,7 +382,8 @@ def _health_cause(facts: Facts, rules: Mapping[str, float]) -> Cause:
 def _healthy_words(facts: Facts) -> str:
     consumer = facts.consumer
     if consumer is None or not consumer.function:
-        return f"{facts.letters} letters can go back to {_name(str(facts.destination))}."
+        back = "" if facts.is_elsewhere else "back "
+        return f"{facts.letters} letters can go {back}to {_source(facts)}."
     since = ""
     deployed, oldest = facts.deployed_at, facts.oldest_sent
     if deployed is not None and oldest is not None and deployed > oldest:
@@ -383,9 +421,10 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         _action(facts, faster=fastest > usual),
         "replay",
         (),
-        f"Archive every letter, replay {order['canary']} to {_name(str(facts.destination))}, see "
-        f"that they do not come back, then the rest at {first:.0f}/s up to {fastest:.0f}/s: about "
-        f"{duration(takes)}.{_faster_words(usual, fastest, facts, limits)}{_sample_words(facts)}",
+        f"Archive every letter, replay {order['canary']} to {_source(facts)}, see that they "
+        f"{_proof(facts)}, then the rest at {first:.0f}/s up to {fastest:.0f}/s: about "
+        f"{duration(takes)}.{_faster_words(usual, fastest, facts, limits)}{_unseen(facts)}"
+        f"{_sample_words(facts)}",
         predicted_seconds=math.ceil(takes),
         order=order,
     )
@@ -448,12 +487,28 @@ def _faster_words(usual: float, rate: float, facts: Facts, limits: Mapping[str, 
 
 
 def _action(facts: Facts, *, faster: bool) -> str:
-    """Return what has to be asked for: dropping, haste, or a consumer nobody calls idempotent."""
+    """Return what has to be asked for: others, dropping, haste, a consumer not idempotent."""
+    if facts.is_elsewhere or (facts.kind == QUEUE and facts.destination != facts.source):
+        return "replay_elsewhere"
     if facts.drops:
         return "replay_and_drop"
     if faster:
         return "replay_faster"
     return "replay" if facts.idempotent else "replay_undeclared"
+
+
+def _proof(facts: Facts) -> str:
+    """Return what a canary shows."""
+    if not facts.is_elsewhere:
+        return "do not come back"
+    return "are taken" if facts.consumer else "are accepted"
+
+
+def _unseen(facts: Facts) -> str:
+    if facts.destination is None or not facts.is_elsewhere:
+        return ""
+    waiting = facts.consumer.backlog if facts.consumer else None
+    return f" {elsewhere.unseen(facts.destination, waiting)}"
 
 
 def _sample_words(facts: Facts) -> str:
@@ -592,7 +647,9 @@ def assess(
         hidden = 0 if planned["order"].get("archive") else facts.in_flight - total["left"]
         if hidden > 0:
             return _hidden(look, before, facts, hidden)
-        return ended(look, "relieved", f"{facts.dlq} is worked off: {_counts(total)}.")
+        return ended(
+            look, "relieved", f"{facts.dlq} is worked off{_not_seen(facts)}: {_counts(total)}."
+        )
     if busy and before.bad < rules["patience_periods"]:
         slower = max(1.0, carry["rate"] / 2)
         held = {**carry, "rate": slower}
@@ -665,7 +722,9 @@ def assess_calm(
     if not planned["order"]:
         return ended(look, "relieved", f"{facts.dlq} is empty and stays so.")
     return ended(
-        look, "relieved", f"{facts.dlq} is worked off and stays so: {_counts(carry['total'])}."
+        look,
+        "relieved",
+        f"{facts.dlq} is worked off and stays so{_not_seen(facts)}: {_counts(carry['total'])}.",
     )
 
 
@@ -759,4 +818,9 @@ def _counts(total: Mapping[str, int]) -> str:
 
 
 def _source(facts: Facts) -> str:
-    return _name(str(facts.destination))
+    where = str(facts.destination)
+    return elsewhere.named(where) if facts.is_elsewhere else _name(where)
+
+
+def _not_seen(facts: Facts) -> str:
+    return elsewhere.not_seen(str(facts.destination)) if facts.is_elsewhere else ""

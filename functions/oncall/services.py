@@ -45,6 +45,8 @@ class Settings:
     approvers: tuple[str, ...]
     account_floor: int
     region: str
+    replay_destinations: tuple[str, ...] = ()
+    """ARNs of queues in other accounts or Regions that dead letters may be sent to."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -60,6 +62,7 @@ class Settings:
             approvers=_words(names.get("APPROVERS", "")),
             account_floor=int(names["ACCOUNT_CONCURRENCY_FLOOR"]),
             region=names["AWS_REGION"],
+            replay_destinations=_words(names.get("REPLAY_DESTINATIONS", "")),
         )
 
 
@@ -96,13 +99,17 @@ class Services:
     @overload
     def client(self, name: Literal["secretsmanager"]) -> SecretsManagerClient: ...
     @overload
-    def client(self, name: Literal["sqs"]) -> SQSClient: ...
+    def client(self, name: Literal["sqs"], region: str = ...) -> SQSClient: ...
     @overload
     def client(self, name: Literal["ssm"]) -> SSMClient: ...
     @overload
     def client(self, name: Literal["stepfunctions"]) -> SFNClient: ...
-    def client(self, name: str) -> object:
-        """Return the client of an AWS service, made once."""
-        if name not in self._clients:
-            self._clients[name] = self.session.client(name, config=_CONFIG)  # type: ignore[call-overload]  # the overloads above name what there is
-        return self._clients[name]
+    def client(self, name: str, region: str = "") -> object:
+        """Return the client of an AWS service, in its own Region unless another is given."""
+        where = None if region in {"", self.settings.region} else region
+        key = f"{name} {where}" if where else name
+        if key not in self._clients:
+            self._clients[key] = self.session.client(  # type: ignore[call-overload]  # the overloads above name what there is
+                name, region_name=where, config=_CONFIG
+            )
+        return self._clients[key]

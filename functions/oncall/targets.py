@@ -32,9 +32,10 @@ _EXAMPLES: Mapping[str, str] = {
     "dlq": "orders-dlq",
     "function": "checkout-api",
 }
-_MISSING = frozenset(
+MISSING = frozenset(
     {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "ResourceNotFoundException"}
 )
+"""Error codes that say that there is no such resource."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,10 @@ def resolve(aws: Services, kind: str, text: str) -> Target:
 
 
 def queue_url(aws: Services, arn: str) -> str:
-    """Return the URL of a queue by its ARN (SQS ``GetQueueUrl``)."""
-    parts = arn.split(":")
-    answer = aws.client("sqs").get_queue_url(QueueName=parts[5], QueueOwnerAWSAccountId=parts[4])
-    return answer["QueueUrl"]
+    """Return the URL of a queue by its ARN, of any account and Region (SQS ``GetQueueUrl``)."""
+    _, _, _, region, account, name = arn.split(":")
+    sqs = aws.client("sqs", region)
+    return sqs.get_queue_url(QueueName=name, QueueOwnerAWSAccountId=account)["QueueUrl"]
 
 
 def _resolve_queue(aws: Services, text: str, kind: str = "queue") -> Target:
@@ -104,7 +105,7 @@ def _resolve_queue(aws: Services, text: str, kind: str = "queue") -> Target:
             "QueueArn"
         ]
     except ClientError as error:
-        if error.response["Error"]["Code"] not in _MISSING:
+        if error.response["Error"]["Code"] not in MISSING:
             raise
         raise BadInput(
             f"{kind}: there is no queue {name!r} in {here}. Give the name, URL or ARN of a queue "
@@ -123,7 +124,7 @@ def _resolve_function(aws: Services, text: str) -> Target:
     try:
         arn = functions.get_function_configuration(FunctionName=name)["FunctionArn"]
     except ClientError as error:
-        if error.response["Error"]["Code"] not in _MISSING:
+        if error.response["Error"]["Code"] not in MISSING:
             raise
         raise BadInput(
             f"function: there is no function {name!r} in {here}. Give the name or ARN of a "

@@ -411,3 +411,36 @@ def test_without_the_bridge_the_gaps_are_still_there(aws: AwsAccount, stack: Dep
     assert (read, update) == ("allowed", "allowed")
     assert _denied(listed)  # whatever the policy says: it is taken for another operation
     assert aws.calls.by_role()[names["CallerRole"]][-1].action == "lambda:GetFunction"
+
+
+_ASKS_ELSEWHERE = """
+    Caller:
+      Type: AWS::Serverless::Function
+      Properties:
+        Policies:
+          - Version: "2012-10-17"
+            Statement: [{Effect: Allow, Action: ["sqs:*"], Resource: "%s"}]
+"""
+
+
+def test_the_url_of_another_accounts_queue_is_asked_of_that_queue(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    owner = "310000000007"
+    arn = f"arn:aws:sqs:{aws.region}:{owner}:shared"
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": {
+            "Effect": "Allow",
+            "Principal": {"AWS": f"arn:aws:iam::{aws.account}:root"},
+            "Action": "sqs:GetQueueUrl",
+            "Resource": arn,
+        },
+    }
+    there = aws.for_account(owner).client("sqs")
+    there.create_queue(QueueName="shared", Attributes={"Policy": json.dumps(policy)})
+    asked = {"QueueName": "shared", "QueueOwnerAWSAccountId": owner}
+    names = stack(_ASKS_ELSEWHERE % arn, _CODE)
+    assert _call(aws, names["Caller"], "sqs", "get_queue_url", **asked) == "allowed"
+    with iam.BRIDGE.off():
+        assert _denied(_call(aws, names["Caller"], "sqs", "get_queue_url", **asked))

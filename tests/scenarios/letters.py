@@ -140,6 +140,10 @@ class LetterChecks(_Post):
             found = [len(self.post.mail.lying(arn)) for arn in self.post.mail.sources]
         assert sum(found) == wanted, f"{found} messages are in the sources"
 
+    def _then_elsewhere(self, _: str, wanted: int) -> None:
+        found = self.post.come_elsewhere()
+        assert found == wanted, f"{found} letters have come to {self.post.elsewhere}"
+
     def _then_replayed(self, _: str, wanted: int) -> None:
         found = [letter.token for _, letter in self._arrived()]
         assert len(found) == wanted, found

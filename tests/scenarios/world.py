@@ -122,7 +122,10 @@ class World:
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given = dict(self.settings)
+        given = {
+            name: value.replace("{account}", self.aws.account) if isinstance(value, str) else value
+            for name, value in self.settings.items()
+        }
         timeout = given.pop("MachineTimeoutSeconds", None)
         calendar = given.pop("Calendar", "")
         if calendar:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oncall import contract as contracts
-from oncall import queues, replays
+from oncall import elsewhere, queues, replays
 from oncall.plans import Look, Plan
 from oncall.replays import Consumer, Facts
 
@@ -136,6 +136,18 @@ def test_a_letter_is_known_by_what_it_carries(letter: Mapping[str, Any], kind: s
         (the(destination_opted_in=False), "not_opted_in", "orders is not opted in"),
         (the(owners_rate_wrong="orders' tag says 'fast'."), "bad_rate", "orders' tag says 'fast'."),
         (the(destination_fifo=True), "other_type", "are not both FIFO"),
+        (the(destination=f"{PREFIX}:orders-dlq"), "itself", "is the dead-letter queue itself"),
+        (
+            the(destination="arn:aws:lambda:us-east-1:123456789012:function:checkout"),
+            "no_queue",
+            "checkout is a function: leave deliver_to out, or give a queue's ARN.",
+        ),
+        (
+            the(destination="arn:aws:sqs:eu-west-1:1:x", destination_opted_in=False),
+            "not_listed",
+            "Add arn:aws:sqs:eu-west-1:1:x to ReplayDestinations in samconfig.toml",
+        ),
+        (the(destination_trouble="There is no queue."), "unreachable", "There is no queue."),
         (consumed(state="disabled"), "consumer_disabled", "worker's consumer is disabled"),
         (consumed(reserved=0), "consumer_stopped", "somebody has stopped it"),
         (consumed(failing_share=0.5), "consumer_failing", "50% of worker's work fails now"),
@@ -204,6 +216,67 @@ def test_a_queues_consumer_is_judged_by_what_it_was_called_for() -> None:
     assert replays.consumer_of(failing, RULES).reserved == 3
 
 
+# Another queue, account or Region
+
+THERE = "arn:aws:sqs:eu-central-1:310000000001:orders"
+ELSEWHERE = the(destination=THERE, consumer=Consumer(backlog=5), deployed_at=None, idempotent=False)
+
+
+@pytest.mark.parametrize(
+    ("arn", "is_there"),
+    [
+        (f"{PREFIX}:orders", False),
+        ("arn:aws:sqs:eu-west-1:123456789012:orders", True),
+        ("arn:aws:sqs:us-east-1:310000000001:orders", True),
+        ("arn:aws:lambda:eu-west-1:310000000001:function:worker", False),
+    ],
+)
+def test_a_queue_of_another_account_or_region_is_elsewhere(arn: str, is_there: bool) -> None:  # noqa: FBT001 -- a parameter of the test, not a switch
+    assert elsewhere.is_elsewhere(f"{PREFIX}:orders-dlq", arn) is is_there
+
+
+def test_a_replay_elsewhere_always_asks_and_says_where_to_and_what_is_not_seen() -> None:
+    for facts in (ELSEWHERE, replace(ELSEWHERE, idempotent=True, drops=True)):
+        assert plan(facts).action == "replay_elsewhere"
+    said = plan(ELSEWHERE).sentence
+    assert (
+        "replay 10 to orders (account 310000000001, eu-central-1), see that they are taken" in said
+    )
+    assert (
+        "It goes to account 310000000001, eu-central-1: what fails there does not come back" in said
+    )
+    assert "of it I see only how many wait." in said
+    blind = plan(replace(ELSEWHERE, consumer=None)).sentence
+    assert "see that they are accepted" in blind
+    assert "of it I see nothing, not even how many wait." in blind
+    assert replays.evidence(ELSEWHERE)[-1] == (
+        "orders (account 310000000001, eu-central-1): 5 waiting or in flight; "
+        "its consumer is not seen"
+    )
+
+
+def test_another_queue_than_the_letters_own_is_asked_about_here_too() -> None:
+    assert plan(the(destination=f"{PREFIX}:others", idempotent=True)).action == "replay_elsewhere"
+    of_topic = the(destination=f"{PREFIX}:others", kind="topic", kinds={"topic": 9})
+    assert plan(replace(of_topic, idempotent=True)).action == "replay"
+
+
+def test_a_replay_elsewhere_ends_by_saying_what_nobody_knows() -> None:
+    planned = document(ELSEWHERE)
+    started = look(FIRST, replace(ELSEWHERE, visible=990), CANARY, planned=planned)
+    rest = tally("empty", archived=990, replayed=990)
+    done = look(started, replace(ELSEWHERE, visible=0), rest, planned=planned)
+    assert done.sentence == (
+        "orders-dlq is worked off, though nobody here sees what orders (account 310000000001, "
+        "eu-central-1) makes of them: 1000 replayed."
+    )
+
+
+def test_a_backlog_elsewhere_that_grows_holds_the_canary() -> None:
+    grown = replace(ELSEWHERE, visible=990, consumer=Consumer(backlog=15))
+    assert look(FIRST, grown, CANARY, planned=document(ELSEWHERE)).verdict == "wait"
+
+
 # Plan
 
 
@@ -230,7 +303,7 @@ def test_what_is_approved_is_hashed() -> None:
 def test_only_what_its_owner_calls_idempotent_may_go_alone() -> None:
     assert plan(the(idempotent=True)).action == "replay"
     assert plan(the(idempotent=True, drops=True)).action == "replay_and_drop"
-    asked = {"replay_undeclared", "replay_and_drop", "replay_faster"}
+    asked = {"replay_undeclared", "replay_and_drop", "replay_faster", "replay_elsewhere"}
     assert set(CONTRACT.modes["always_ask"]) == asked
 
 

@@ -283,6 +283,9 @@ def _intrinsic(name: str, argument: Any, template: Template, names: Names) -> An
         case "Fn::Join":
             glue, parts = argument
             return glue.join(str(resolve(part, template, names)) for part in parts)
+        case "Fn::Split":
+            glue, text = argument
+            return str(resolve(text, template, names)).split(glue)
         case "Fn::If":
             return [resolve(one, template, names) for one in _branches({name: argument})]
         case _:

@@ -5,7 +5,7 @@ ListEventSourceMappings, PutProvisionedConcurrencyConfig for UpdateFunctionCode,
 UpdateEventSourceMapping or GetAccountSettings at all; it takes an alias for its function, and knows
 no tags of event source mappings and aliases, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
-checked on no queue.
+checked on no queue, and GetQueueUrl for another account's queue on one of the caller's.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions, aliases,
 versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on
@@ -14,7 +14,9 @@ on the function
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
 https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html); a
 move task is checked on the dead-letter queue
-(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html).
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html), and
+GetQueueUrl on the queue of the account that QueueOwnerAWSAccountId names
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html).
 A batch needs the action of its single form
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html,
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html).
@@ -142,6 +144,8 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
         return f"{arn}:{qualifier}" if qualifier else arn
     if service == "sqs" and arn == "*":
         return _dead_letter_queue(body)
+    if service == "sqs" and (owner := _queue_owner(body)):
+        return f"arn:aws:sqs:{region}:{owner}:{arn.rsplit(':', 1)[-1]}"
     if service == "ssm" and arn == "*" and (name := _parameter(body)):
         return f"arn:aws:ssm:{region}:{account}:parameter/{name.strip('/')}"
     if service == "monitoring" and arn == "*":
@@ -162,6 +166,14 @@ def _dead_letter_queue(body: bytes) -> str:
         return "*"
     source = data.get("SourceArn") or task_source(str(data.get("TaskHandle", "")))
     return str(source or "*")
+
+
+def _queue_owner(body: bytes) -> str:
+    """Return the account whose queue's URL is asked for; empty for the caller's own."""
+    try:
+        return str(json.loads(body or b"{}").get("QueueOwnerAWSAccountId") or "")
+    except ValueError:
+        return ""
 
 
 def task_source(handle: str) -> str:

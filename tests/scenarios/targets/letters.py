@@ -62,6 +62,8 @@ class Letters(Target):
     rules: str
     """The SSM parameter that the queue's tag names."""
     mail: Mail
+    elsewhere: str = ""
+    """The ARN of a queue in another account or Region."""
     _taken: list[tuple[Json, str]] = field(default_factory=list)
     """What was consumed, each with its queue's ARN."""
     _most: float = math.inf
@@ -74,6 +76,16 @@ class Letters(Target):
     @classmethod
     def make(cls, world: World, name: str, given: Mapping[str, Any]) -> Self:
         """Create the queues, the consumer and the letters, quickly."""
+        target = cls._make_here(world, name, given)
+        if "elsewhere" in given:
+            target._make_elsewhere(given["elsewhere"])
+        target.give(given["letters"])
+        if "said_to_hold" in given:
+            target._say_it_holds(int(given["said_to_hold"]))
+        return target
+
+    @classmethod
+    def _make_here(cls, world: World, name: str, given: Mapping[str, Any]) -> Self:
         ending = ".fifo" if given["fifo"] else ""
         fifo = {"FifoQueue": "true", "ContentBasedDeduplication": "true"} if ending else {}
         urls: list[str] = []
@@ -134,10 +146,37 @@ class Letters(Target):
             changed = world.now() - timedelta(seconds=consumer["changed_seconds_ago"])
             config = lambda_svc._functions[function]["config"]
             config["LastModified"] = f"{changed:%Y-%m-%dT%H:%M:%S}.000+0000"
-        target.give(given["letters"])
-        if "said_to_hold" in given:
-            target._say_it_holds(int(given["said_to_hold"]))
         return target
+
+    def _make_elsewhere(self, given: Mapping[str, Any]) -> None:
+        """Create a queue in another account or Region; no redrive leads back from there."""
+        account = given.get("account", self.world.aws.account)
+        region = given.get("region", REGION)
+        fifo = given["name"].endswith(".fifo")
+        attributes = {"FifoQueue": "true"} if fifo else {}
+        arn = f"arn:aws:sqs:{region}:{account}:{given['name']}"
+        if "allows" in given:
+            statement = {
+                "Effect": "Allow",
+                "Principal": {"AWS": f"arn:aws:iam::{self.world.aws.account}:root"},
+                "Action": given["allows"],
+                "Resource": arn,
+            }
+            attributes["Policy"] = json.dumps({"Version": "2012-10-17", "Statement": statement})
+        self.elsewhere = arn
+        self._sqs_elsewhere().create_queue(QueueName=given["name"], Attributes=attributes)
+        self.world.worlds.leave_alone((arn,))
+        self.mail.sources.append(arn)
+
+    def _sqs_elsewhere(self) -> Any:
+        _, _, _, region, account, _ = self.elsewhere.split(":")
+        return self.world.aws.for_account(account, region).client("sqs")
+
+    def come_elsewhere(self) -> int:
+        """Return how many letters have come to the queue elsewhere, consumed or not."""
+        with self._in_memory():
+            waiting = len(self.mail.lying(self.elsewhere))
+        return waiting + sum(arn == self.elsewhere for _, arn in self._taken)
 
     def _in_memory(self) -> Any:
         return request_scope(self.world.aws.account, REGION)
@@ -150,6 +189,7 @@ class Letters(Target):
             "function": self.function,
             "function_arn": self.mail.function_arn,
             "rules": self.rules,
+            "elsewhere_arn": self.elsewhere,
         }
         for name, arn, which in zip(
             self.sources, self.mail.sources, ("source", "second"), strict=False
@@ -352,6 +392,10 @@ class Letters(Target):
     def forget(self) -> None:
         for url in self.urls:
             parts.forget_queue(self.world, url)
+        if self.elsewhere:
+            there = self._sqs_elsewhere()
+            url = there.get_queue_url(QueueName=self.elsewhere.rsplit(":", 1)[-1])["QueueUrl"]
+            there.delete_queue(QueueUrl=url)
         self.world.client("lambda").delete_function(FunctionName=self.function)
         self.world.forget(self.metrics().values())
 
