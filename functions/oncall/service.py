@@ -214,7 +214,9 @@ def _sentence(error: ValidationError) -> str:
     if len(wrong) > _LONGEST:
         wrong = f"{wrong[: _LONGEST // 2]} … {wrong[-_LONGEST // 2 :]}"
     if error.validator == "required":
-        missing = next(one for one in error.validator_value if one not in error.instance)
+        needed: Any = error.validator_value
+        given: Any = error.instance
+        missing = next(one for one in needed if one not in given)
         path, wrong = [*path, str(missing)], "it is missing"
         rules = rules.get("properties", {}).get(missing, {})
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
