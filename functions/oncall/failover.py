@@ -39,10 +39,11 @@ WELL, SICK = "well", "sick"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A number or switch as it is: a mapping's ``Enabled``, a capacity. ``None``: unreadable."""
+    """A number or switch as it was read; one that could not be read is left out of its list."""
 
     resource: str
-    value: int | bool | None
+    value: int | None
+    """Whether a mapping is enabled, or how much capacity there is; ``None``: not set."""
     room: int | None = None
     """How high quotas and the account's pool let a capacity go; ``None`` if unknown."""
 

@@ -160,7 +160,7 @@ def setting(seen: object, resource: str) -> Setting | None:
     return next((one for one in settings if one.resource == resource), None)
 
 
-def none_is(kind: str, value: int | bool | None) -> int | None:
+def none_is(kind: str, value: int | None) -> int | None:
     """Return a capacity; no reservation shares the pool (``None``), nothing provisioned is 0."""
     if value is None:
         return None if kind == "reserved-concurrency" else 0
@@ -211,7 +211,7 @@ def choose(service: Service, facts: Facts) -> Choice:
     for kind in LEVERS:
         if getattr(service, kind) is None:
             continue
-        reason = _why_not(service, facts, kind)
+        reason = _why_not(facts, kind)
         if not reason:
             depends = _depends_on(service, facts, kind)
             first = f"{' '.join(passed)} " if passed else ""
@@ -228,7 +228,7 @@ _NAMES: Mapping[str, str] = {
 }
 
 
-def _why_not(service: Service, facts: Facts, kind: str) -> str:
+def _why_not(facts: Facts, kind: str) -> str:
     seen, name = facts.lever(kind), _NAMES[kind].capitalize()
     if seen is None or not seen.answered:
         return f"{name} cannot be reached."
@@ -237,7 +237,7 @@ def _why_not(service: Service, facts: Facts, kind: str) -> str:
     if kind == RECORDS and set(seen.sets) != {"primary", "standby"}:
         return f"{name} could not be read in full."
     if kind == HEALTH_CHECK and not seen.holds:
-        return f"{name} would forget the switch when its metric ends: it is not set to LastKnownStatus."
+        return f"{name} is not set to LastKnownStatus: it would forget the switch."
     controls = facts.lever(ROUTING_CONTROL)
     if kind != ROUTING_CONTROL and facts.direction == FAILOVER and controls and controls.answered:
         there = facts.goes_to
@@ -260,6 +260,8 @@ def _depends_on(service: Service, facts: Facts, kind: str) -> str:
 
 
 def _lever_check(service: Service, facts: Facts, chosen: Choice) -> Check:
+    if facts.direction == FAILBACK:
+        return _levers_home(service, facts)
     if not chosen.kind:
         return Check("levers", NO, None, chosen.sentence or "There is no lever.")
     controls = facts.lever(ROUTING_CONTROL)
@@ -270,10 +272,28 @@ def _lever_check(service: Service, facts: Facts, chosen: Choice) -> Check:
             f"{service.regions[facts.goes_to]} cannot be seen; if they do not, both would be off."
         )
         return Check("levers", ASK, None, words)
-    if chosen.kind == RECORDS and "us-east-1" == service.regions[facts.leaves]:
+    if chosen.kind == RECORDS and service.regions[facts.leaves] == "us-east-1":
         words = f"{chosen.sentence} That is the Region that traffic leaves."
         return Check("levers", OK, None, words)
     return Check("levers", OK, None, chosen.sentence)
+
+
+def _levers_home(service: Service, facts: Facts) -> Check:
+    """Check that every lever of the file can be seen: one that was missed keeps traffic away."""
+    for kind in LEVERS:
+        reason = _why_not(facts, kind) if getattr(service, kind) is not None else ""
+        if reason:
+            return Check("levers", NO, None, f"{reason} All have to be home; I wait for it.")
+    pulled = " and ".join(_NAMES[kind] for kind in away(service, facts))
+    if not pulled:
+        return Check("levers", NO, None, "No lever of the file keeps traffic away.")
+    return Check("levers", OK, None, f"Traffic was sent away by {pulled}.")
+
+
+def away(service: Service, facts: Facts) -> tuple[str, ...]:
+    """Return the levers that keep traffic out of the primary Region."""
+    seen = [facts.lever(kind) for kind in LEVERS if getattr(service, kind) is not None]
+    return tuple(one.kind for one in seen if one and not one.open.get("primary", True))
 
 
 def _safety_checks(facts: Facts, chosen: Choice) -> list[Check]:
