@@ -290,8 +290,8 @@ def _check_levers(text: Mapping[str, Any]) -> None:
             )
     if levers.get("records", {}).get("weights") and levers["records"]["policy"] != WEIGHTED:
         raise BadInput(
-            "levers.records.weights: failover records have none. Leave it out, or give "
-            'policy "weighted".'
+            "levers.records.weights: failover records have none. Give the policy "
+            '"weighted", or leave it out.'
         )
     check = levers.get("health_check")
     if not check:
