@@ -129,6 +129,7 @@ class Facts:
     primary: Side
     standby: Side
     levers: Sequence[LeverSeen] = ()
+    """One for each of the file's, and no other."""
     stores: Sequence[StoreSeen] = ()
     """One for each of the file's, by name."""
     sick_since: float | None = None
