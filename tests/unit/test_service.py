@@ -40,7 +40,7 @@ def at(document: Any, path: str) -> Any:
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The sample with one field set, or without it where ``value`` is ``...``."""
-    document = copy.deepcopy(SAMPLE)
+    document: dict[str, Any] = copy.deepcopy(SAMPLE)
     parent, _, last = path.rpartition(".")
     inside = at(document, parent) if parent else document
     if value is ...:
