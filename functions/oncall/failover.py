@@ -313,7 +313,7 @@ def _lever_cause(service: Service, facts: Facts) -> Cause:
     if odd is not None:
         return (
             "lever_differs",
-            f"{service.name}'s {_lever_name(odd)} is not as its file says: {odd.differs}.",
+            f"{service.name}'s lever ({_lever_name(odd)}) is not as its file says: {odd.differs}.",
         )
     if not seen:
         return (
@@ -325,8 +325,8 @@ def _lever_cause(service: Service, facts: Facts) -> Cause:
         return (
             "lever_differs",
             (
-                f"{service.name}'s {_lever_name(closed)} is off for both Regions, and Route 53 "
-                f"answers with whichever it likes then. Turn the one that works on by hand."
+                f"{service.name}'s lever ({_lever_name(closed)}) is off for both Regions, and "
+                f"Route 53 answers with whichever it likes then. Turn the one that works on by hand."
             ),
         )
     here = points_to(facts)

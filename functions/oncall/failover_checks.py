@@ -215,7 +215,7 @@ def choose(service: Service, facts: Facts) -> Choice:
         if not reason:
             depends = _depends_on(service, facts, kind)
             first = f"{' '.join(passed)} " if passed else ""
-            words = f"{first}I use {_NAMES[kind]}, which depends on {depends}."
+            words = f"{first}I use {_NAMES[kind]}; that depends on {depends}."
             return Choice(kind, depends, words)
         passed.append(reason)
     return Choice("", "", " ".join(passed))

@@ -247,7 +247,8 @@ def _unread(service: Service, facts: Facts) -> list[str]:
         missing = [arn for arn in service.consumers[role] if arn not in read]
         if missing:
             said.append(
-                f"{len(missing)} consumers in {service.regions[role]} cannot be read: they {harm}."
+                f"{len(missing)} of {len(service.consumers[role])} consumers in "
+                f"{service.regions[role]} cannot be read: they {harm}."
             )
     return said
 
@@ -654,7 +655,7 @@ def _last(service: Service, facts: Facts) -> list[Step]:
                 "rearm",
                 region,
                 words,
-                by_hand=f"runbook run route53-failover name={service.record} mode=observe",
+                by_hand=f"runbook run route53-failover name={service.record} --mode observe",
                 seconds=30,
                 no_undo_because="It changes nothing.",
             )

@@ -42,7 +42,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
     """The sample with one field set, or without it where ``value`` is ``...``."""
     document: dict[str, Any] = copy.deepcopy(SAMPLE)
     parent, _, last = path.rpartition(".")
-    inside = at(document, parent) if parent else document
+    inside: Any = at(document, parent) if parent else document
     if value is ...:
         del inside[last]
     else:
