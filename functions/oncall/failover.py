@@ -326,7 +326,7 @@ def _lever_cause(service: Service, facts: Facts) -> Cause:
             "lever_differs",
             (
                 f"{service.name}'s lever ({_lever_name(closed)}) is off for both Regions, and "
-                f"Route 53 answers with whichever it likes then. Turn the one that works on by hand."
+                f"Route 53 answers with either then. Turn the one that works on by hand."
             ),
         )
     here = points_to(facts)
