@@ -1,0 +1,211 @@
+"""Service files: the sample is complete, and each mistake gets one sentence with an example."""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from oncall import service
+from oncall.contract import CONTRACTS
+from oncall.errors import BadInput
+
+SCHEMA = json.loads((CONTRACTS / "service.schema.json").read_text("utf-8"))
+SAMPLE = yaml.safe_load((CONTRACTS / "services" / "shop.yaml").read_text("utf-8"))
+OTHER = (
+    "arn:aws:lambda:ap-south-1:123456789012:event-source-mapping:"
+    + SAMPLE["consumers"]["primary"][0].rpartition(":")[2]
+)
+
+
+def fields(rules: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Walk every property of a schema, those of ``$defs`` as well."""
+    if isinstance(rules, dict):
+        for name, inner in rules.get("properties", {}).items():
+            yield f"{path}.{name}", inner
+        for key, inner in rules.items():
+            yield from fields(inner, f"{path}.{key}")
+
+
+def at(document: Any, path: str) -> Any:
+    for part in path.split("."):
+        document = document[int(part) if part.isdigit() else part]
+    return document
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The sample with one field set, or without it where ``value`` is ``...``."""
+    document: dict[str, Any] = copy.deepcopy(SAMPLE)
+    parent, _, last = path.rpartition(".")
+    inside: Any = at(document, parent) if parent else document
+    if value is ...:
+        del inside[last]
+    else:
+        inside[int(last) if last.isdigit() else last] = value
+    return document
+
+
+def with_alarm(document: dict[str, Any], **more: Any) -> dict[str, Any]:
+    check = document["levers"]["health_check"]
+    check.pop("object")
+    check["alarm"] = {
+        "name": "shop-failed-over",
+        "namespace": "Failover",
+        "metric": "shop",
+        "away_value": 1,
+        "home_value": 0,
+        **more,
+    }
+    return document
+
+
+def test_every_service_file_that_ships_is_right() -> None:
+    assert "shop" in service.names()
+    for name in service.names():
+        assert service.load(name).name == name
+
+
+def test_a_service_is_found_by_its_record() -> None:
+    assert service.load("shop.example.com") == service.load("shop")
+
+
+def test_the_schema_explains_every_field_by_an_example_that_is_right() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    found = list(fields(SCHEMA))
+    assert len(found) > 60
+    for path, rules in found:
+        boolean = rules.get("type") == "boolean"
+        assert len(rules.get("description", "")) > 8, path
+        assert rules.get("examples"), path
+        if path.endswith(".routing_control") or boolean:
+            continue  # its example is shortened: five endpoints stand in their own
+        for example in rules["examples"]:
+            validator = Draft202012Validator({**rules, "$defs": SCHEMA["$defs"]})
+            if "endpoints" not in path or isinstance(example, dict):
+                assert validator.is_valid(example) or path.endswith(".levers"), path
+
+
+def test_the_sample_has_every_part() -> None:
+    assert set(SAMPLE) | {"game_day"} == set(SCHEMA["properties"])
+    assert set(SAMPLE["levers"]) == set(SCHEMA["properties"]["levers"]["properties"])
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["health_checks", "data", "consumers", "capacity", "shift", "unattended", "failback"],
+)
+def test_parts_are_optional(part: str) -> None:
+    read = service.parse(changed(part, ...), "shop")
+    assert read.record == "shop.example.com"
+    assert not read.unattended
+
+
+def test_the_least_service_has_one_lever_and_no_data() -> None:
+    needed = {key: SAMPLE[key] for key in SCHEMA["required"]}
+    needed["levers"] = {"records": {"policy": "failover", "primary": "a", "standby": "b"}}
+    read = service.parse(needed, "shop")
+    assert read.routing_control is None
+    assert read.stores == ()
+    assert read.consumers == {"primary": (), "standby": ()}
+    assert read.shift.percents == (100,)
+
+
+WRONG: list[tuple[Callable[[], Any], str]] = [
+    (lambda: changed("name", ...), "name: it is missing"),
+    (lambda: changed("name", "other"), "name: it is other, the file's is shop"),
+    (lambda: changed("colour", "red"), "colour: there is no such field"),
+    (lambda: changed("record.ttl_seconds", "60"), "record.ttl_seconds: '60' is not of type"),
+    (lambda: changed("record.name", "shop.example.org"), "does not belong to the zone example.com"),
+    (lambda: changed("record.name", "bookshop-example.com"), "does not belong to the zone"),
+    (lambda: changed("regions.standby", "us-east-1"), "regions.standby: it is us-east-1, the pri"),
+    (lambda: changed("regions.standby", "ireland"), "regions.standby: 'ireland' does not match"),
+    (lambda: changed("levers", {}), "levers: {} "),
+    (lambda: changed("levers.routing_control.endpoints.us-east-1", ...), "endpoints: "),
+    (
+        lambda: changed(
+            "levers.routing_control.standby", SAMPLE["levers"]["routing_control"]["primary"]
+        ),
+        "levers.routing_control.standby: it is the primary's control",
+    ),
+    (
+        lambda: changed("levers.records.standby", "shop-us-east-1"),
+        "levers.records.standby: it is the primary's set",
+    ),
+    (lambda: changed("levers.records.primary", ...), "levers.records.primary: it is missing"),
+    (lambda: changed("levers.records.tertiary", "x"), "tertiary: there is no such field"),
+    (lambda: changed("levers.records.policy", "failover"), "levers.records.weights: failover"),
+    (
+        lambda: changed("levers.records", {"policy": "failover", "primary": "a", "standby": "b"}),
+        "shift: only weighted records",
+    ),
+    (
+        lambda: changed("levers.health_check.signal_region", "us-east-1"),
+        "us-east-1 is not the standby Region",
+    ),
+    (
+        lambda: with_alarm(changed("levers.health_check.seconds", 30), away_value=0),
+        "levers.health_check.alarm.away_value: it is the home_value",
+    ),
+    (
+        lambda: changed("health_checks.primary.0", SAMPLE["levers"]["health_check"]["id"]),
+        "health_checks: aaaaaaaa",
+    ),
+    (
+        lambda: changed("consumers.primary.0", OTHER),
+        "is not in us-east-1. Give for example arn:aws:",
+    ),
+    (lambda: changed("consumers.primary.0", "orders"), "consumers.primary.0: 'orders' does not"),
+    (
+        lambda: changed("data.aurora.0.standby", SAMPLE["data"]["aurora"][0]["primary"]),
+        "data.aurora.standby: ",
+    ),
+    (
+        lambda: changed(
+            "capacity.standby.1.resource", SAMPLE["capacity"]["standby"][0]["resource"]
+        ),
+        "has no provisioned-concurrency. Give for example arn:aws:lambda:eu-west-1:",
+    ),
+    (lambda: changed("capacity.standby.0.kind", "ecs-desired-count"), "has no ecs-desired-count"),
+    (lambda: changed("capacity.standby.0.kind", "ponies"), "'ponies' is not one of"),
+    (lambda: changed("probes.public.url", "http://shop.example.com"), "probes.public.url: "),
+    (lambda: changed("shift.percents", [10, 5, 100]), "shift.percents: [10, 5, 100] does not rise"),
+    (lambda: changed("shift.percents", [10, 50]), "shift.percents: [10, 50] does not rise"),
+    (lambda: changed("failback.approvers", ["one"]), "failback.approvers: ['one'] is too short"),
+    (lambda: changed("data.dynamodb.0.max_lag_seconds", -1), "max_lag_seconds: -1 is less"),
+    (lambda: 3, "service: 3 is not of type 'object'"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_a_mistake_gets_one_sentence_that_names_it_and_an_example(
+    make: Callable[[], Any], said: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        service.parse(make(), "shop")
+    sentence = str(caught.value)
+    assert said in sentence
+    assert re.match(r"[\w.]+: .+\. Give .+", sentence), sentence
+    assert len(sentence) < 800
+    assert "\n" not in sentence
+
+
+def test_an_unknown_service_and_a_broken_file_say_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"there is no service 'shoe'; there are shop"):
+        service.load("shoe")
+    (tmp_path / "services").mkdir()
+    with pytest.raises(BadInput, match="there are none"):
+        service.load("shoe", tmp_path)
+    (tmp_path / "services" / "shoe.yaml").write_text("a: [", "utf-8")
+    with pytest.raises(BadInput, match=r"shoe\.yaml: it is not YAML: .*Start from shop\.yaml"):
+        service.load("shoe", tmp_path)
+
+
+def test_an_alarm_can_be_the_signal() -> None:
+    read = service.parse(with_alarm(copy.deepcopy(SAMPLE)), "shop")
+    assert read.health_check is not None
+    assert isinstance(read.health_check.signal, service.AlarmSignal)
