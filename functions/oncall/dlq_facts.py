@@ -19,6 +19,7 @@ from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
 from oncall.replays import DELIVERABLE, QUEUE, Consumer, Facts, consumer_of, kind_of
 from oncall.sqs_wire import Queue
 from oncall.targets import queue_url, resolve
+from oncall.unarchived import ARCHIVE_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,6 +90,7 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         drops=any(rule["then"] == "drop" for rule in raw),
         archive=options.get("from_archive", ""),
         archived=archived,
+        archive_tag=tags.get(ARCHIVE_TAG, ""),
         consumer=_consumer(aws, run.runbook, where) if where else None,
         **queue,
         **goes,

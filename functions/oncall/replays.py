@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from oncall import queues
+from oncall import queues, unarchived
 from oncall.plans import NO_CAUSE, Look, Plan, diagnosed, ended
 from oncall.words import duration, percent
 
@@ -124,6 +124,8 @@ class Facts:
     """The incident whose archive is replayed instead of the queue."""
     archived: int = 0
     """Letters in that archive that were not replayed."""
+    archive_tag: str = ""
+    """The tag ``unarchived.ARCHIVE_TAG``, by which the owner forbids copies."""
 
     @property
     def letters(self) -> int:
@@ -225,7 +227,12 @@ def _name(arn: str) -> str:
 
 def diagnose(facts: Facts, rules: Mapping[str, float]) -> Diagnosis:
     """Name what keeps the letters from being replayed, or that nothing does."""
-    causes = (_kind_cause(facts), _place_cause(facts), _health_cause(facts, rules))
+    causes = (
+        _kind_cause(facts),
+        unarchived.cause(facts),
+        _place_cause(facts),
+        _health_cause(facts, rules),
+    )
     return diagnosed(evidence(facts), causes, ("replayable", _healthy_words(facts)))
 
 
@@ -334,6 +341,8 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
     if diagnosis.cause != "replayable":
         return Plan("human", "replay", (), f"{diagnosis.sentence} I have replayed nothing.")
     fastest = limits["max_rate"] if not facts.fifo else min(limits["max_rate"], limits["fifo_rate"])
+    if facts.archive_tag:
+        fastest = min(fastest, unarchived.FASTEST)
     takes = _seconds(facts.letters, limits["first_rate"], fastest, facts.period_seconds, limits)
     left = None if facts.expires_at is None else facts.expires_at - facts.now
     if takes > limits["run_seconds"] * limits["share_of_run"]:
@@ -369,6 +378,16 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         # Each worker would read all of an archive, and break a FIFO queue's order.
         "workers": 1 if facts.fifo or facts.archive else int(limits["workers"]),
     }
+    if facts.archive_tag:
+        order |= {"mover": unarchived.NATIVE, "workers": 1}
+        return Plan(
+            unarchived.ACTION,
+            "replay",
+            (),
+            unarchived.sentence(order, takes),
+            predicted_seconds=math.ceil(takes),
+            order=order,
+        )
     return Plan(
         action,
         "replay",
@@ -450,7 +469,7 @@ _COUNTED = ("archived", "replayed", "quarantined", "dropped", "bounced", "possib
 def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     """Say what has been moved: no setting shows it, and nothing undoes it."""
     if not total.get("archived"):
-        return ""
+        return unarchived.effect(total)
     parts = [f"{total['replayed']} letters replayed"]
     if total.get("unknown"):
         parts.append(f"{total['unknown']} {_UNKNOWN}")
@@ -462,10 +481,11 @@ def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     return f"{', '.join(parts)}; all of them are in the archive of {incident}."
 
 
-def under_way(said: str, incident: str) -> str:
+def under_way(said: str, incident: str, tells: str = "") -> str:
     """Say what has been moved while a round is moving more: what holds if nobody counts it."""
     done = said.partition(_UNDER_WAY)[0].strip()
-    return f"{done} {_UNDER_WAY}: the archive of {incident} tells what became of it.".strip()
+    tells = tells or f"the archive of {incident} tells what became of it."
+    return f"{done} {_UNDER_WAY}: {tells}".strip()
 
 
 _UNKNOWN = "of a worker that died, which deletes only what is sent"

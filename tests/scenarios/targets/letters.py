@@ -62,6 +62,8 @@ class Letters(Target):
     rules: str
     """The SSM parameter that the queue's tag names."""
     mail: Mail
+    unarchived: bool = False
+    """Whether their owner forbids copies, so that SQS itself moves them."""
     _taken: list[tuple[Json, str]] = field(default_factory=list)
     """What was consumed, each with its queue's ARN."""
     _most: float = math.inf
@@ -90,6 +92,8 @@ class Letters(Target):
             tags["runbook:replay-rules"] = rules
             if given["rules"] is not None:
                 _put_rules(world, rules, given["rules"])
+        if "archive_tag" in given:
+            tags["runbook:archive"] = given["archive_tag"]
         dlq = f"{name}-dlq{ending}"
         url, arn = parts.queue(world, dlq, tags, **more, **fifo)
         redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": _RECEIVES}
@@ -130,6 +134,7 @@ class Letters(Target):
             uuid=uuid,
             rules=rules,
             mail=Mail(arn, arns, function_arn=function_arn),
+            unarchived="archive_tag" in given,
         )
         target._hold_the_function()
         with target._in_memory():
@@ -177,6 +182,19 @@ class Letters(Target):
         with self._in_memory():
             for message in self.mail.lying(self.arn):
                 message["visible_at"] = min(message["visible_at"], 0)
+
+    # SQS's own move tasks
+
+    def move_by_hand(self, each_second: int) -> None:
+        """Let somebody start a move task, as the console does."""
+        self.world.client("sqs").start_message_move_task(
+            SourceArn=self.arn, MaxNumberOfMessagesPerSecond=each_second
+        )
+
+    def move_tasks(self) -> list[Json]:
+        """Return the move tasks of the dead-letter queue, the first one first."""
+        found = self.world.client("sqs").list_message_move_tasks(SourceArn=self.arn, MaxResults=10)
+        return [dict(task) for task in reversed(found["Results"])]
 
     # Its consumer
 
