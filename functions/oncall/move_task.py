@@ -164,6 +164,8 @@ class _Round:
         self._ports = ports
         self._recorded = dict(recorded)
         self._handle = ""
+        self._error: Throttled | Unreachable | Refused | None = None
+        """What has failed last."""
 
     def work(self) -> Tally:
         order, begun = self._order, self._ports.clock()
@@ -238,48 +240,58 @@ class _Round:
 
     def _watch(self, after: int, until: float) -> Tally:
         """Look until the round's tasks have ended, and end them when it is time."""
-        clock, stop, handle = self._ports.clock, self._ports.stop, self._handle
-        why, moved, seen, give_up = "", 0, clock(), math.inf
-        error: Throttled | Unreachable | Refused | None = None
+        clock, why, moved, give_up = self._ports.clock, "", 0, math.inf
+        seen = clock()
         while True:
-            try:
-                tasks = self._own(self._list(), after)
-            except (Throttled, Unreachable, Refused) as failed:
-                tasks, error = [], failed
-            else:
+            tasks = self._look(after)
+            if tasks is not None:
                 seen, moved = clock(), sum(task.moved for task in tasks)
-                handle = next((task.handle for task in tasks if task.handle), handle)
             if not why:
-                why = why_end(self._order, moved, clock(), until, stopped=stop())
-                if not why and clock() - seen >= _BLIND_SECONDS:
-                    why = "failed"
+                stopped, blind = self._ports.stop(), clock() - seen >= _BLIND_SECONDS
+                why = why_end(self._order, moved, clock(), until, stopped=stopped)
+                why = why or ("failed" if blind else "")
                 give_up = clock() + ENDING_SECONDS if why else math.inf
             if tasks and not any(task.active for task in tasks):
-                found = tally(tasks, why)
-                if found.ended == "failed" and not found.trouble:
-                    found.trouble = f"{_NOT_SEEN}: {error}"
-                return found
+                return self._ended(tasks, why)
             if why:
-                error = self._cancel(handle) or error
+                self._cancel()
             if clock() >= give_up:
-                if isinstance(error, Refused):
-                    ways = unarchived.how_to_end(self._order.dlq)
-                    trouble = f"SQS's move task may still run, {error}. {ways}"
-                    return Tally(replayed=moved, ended="failed", trouble=trouble)
-                raise error or Unreachable("SQS has not ended its move task in time.")
+                return self._given_up(moved)
             self._ports.sleep(_LOOK_SECONDS)
 
-    def _cancel(self, handle: str) -> Throttled | Unreachable | Refused | None:
-        if not handle:
-            return None
+    def _look(self, after: int) -> list[Task] | None:
+        """Return the round's tasks; ``None`` when they cannot be listed."""
         try:
-            _call(self._ports.sqs.cancel_message_move_task, TaskHandle=handle)
-        except Refused as refusal:
+            tasks = self._own(self._list(), after)
+        except (Throttled, Unreachable, Refused) as failed:
+            self._error = failed
+            return None
+        self._handle = next((task.handle for task in tasks if task.handle), self._handle)
+        return tasks
+
+    def _ended(self, tasks: Sequence[Task], why: str) -> Tally:
+        found = tally(tasks, why)
+        if found.ended == "failed" and not found.trouble:
+            found.trouble = f"{_NOT_SEEN}: {self._error}"
+        return found
+
+    def _given_up(self, moved: int) -> Tally:
+        """Tell a person of a task that cannot be ended; raise what another call may mend."""
+        if isinstance(self._error, Refused):
+            ways = unarchived.how_to_end(self._order.dlq)
+            trouble = f"SQS's move task may still run, {self._error}. {ways}"
+            return Tally(replayed=moved, ended="failed", trouble=trouble)
+        raise self._error or Unreachable("SQS has not ended its move task in time.")
+
+    def _cancel(self) -> None:
+        if not self._handle:
+            return
+        try:
+            _call(self._ports.sqs.cancel_message_move_task, TaskHandle=self._handle)
+        except (Throttled, Unreachable, Refused) as failed:
             # One that has just ended, or is being cancelled, cannot be cancelled.
-            return None if refusal.code in _ENDED_ALREADY else refusal
-        except (Throttled, Unreachable) as failed:
-            return failed
-        return None
+            if not isinstance(failed, Refused) or failed.code not in _ENDED_ALREADY:
+                self._error = failed
 
     def _own(self, tasks: Sequence[Task], after: int) -> list[Task]:
         return [task for task in tasks if self._order.owns(task, after)]

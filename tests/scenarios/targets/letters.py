@@ -87,13 +87,11 @@ class Letters(Target):
         if "retention_seconds" in given:
             more["MessageRetentionPeriod"] = str(given["retention_seconds"])
         rules = f"/{name}/replay-rules"
-        tags = _opt_in(given["opted_in"])
+        tags = _opt_in(given["opted_in"]) | _forbidding(given)
         if "rules" in given:
             tags["runbook:replay-rules"] = rules
             if given["rules"] is not None:
                 _put_rules(world, rules, given["rules"])
-        if "archive_tag" in given:
-            tags["runbook:archive"] = given["archive_tag"]
         dlq = f"{name}-dlq{ending}"
         url, arn = parts.queue(world, dlq, tags, **more, **fifo)
         redrive = {"deadLetterTargetArn": arn, "maxReceiveCount": _RECEIVES}
@@ -378,6 +376,10 @@ class Letters(Target):
 
 def _opt_in(value: str | None) -> dict[str, str]:
     return {} if value is None else dict.fromkeys(OPT_IN, value)
+
+
+def _forbidding(given: Mapping[str, Any]) -> dict[str, str]:
+    return {"runbook:archive": given["archive_tag"]} if "archive_tag" in given else {}
 
 
 def _put_rules(world: World, name: str, rules: Any) -> None:
