@@ -288,6 +288,7 @@ def test_a_task_of_somebody_else_stops_the_run_before_or_at_the_start() -> None:
     with pytest.raises(NeedsHuman, match="orders-dlq to where they came from"):
         sqs.move()
     assert sqs.record == {}
+    assert sqs.now == Sqs(0).now  # nothing to wait for
     sqs = Sqs(6000)
 
     def begins() -> None:
