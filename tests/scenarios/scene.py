@@ -26,6 +26,7 @@ _PRODUCTION_WRITES = frozenset(
         "lambda:UpdateEventSourceMapping",
         "sqs:DeleteMessage",
         "sqs:SendMessage",
+        "sqs:StartMessageMoveTask",
         "ssm:PutParameter",
     }
 )
