@@ -14,7 +14,7 @@ from local.aws.bridges import provisioned_concurrency
 from local.aws.deploy import delete_stack, deploy
 from local.aws.faults import Faults
 from local.aws.recorder import Calls
-from local.aws.route53 import checkers, zones
+from local.aws.route53 import checkers, routing_controls, zones
 from local.aws.server import Server
 
 
@@ -163,6 +163,7 @@ class EmbeddedAws(AwsAccount):
         lambda_limits.LIMITS.clear()
         provisioned_concurrency.reset()
         checkers.reset()
+        routing_controls.reset()
         zones.reset()
         self._server.stop()
         workers.stop_all()

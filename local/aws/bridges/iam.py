@@ -140,6 +140,8 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     if service == "lambda" and path.rstrip("/").endswith("/provisioned-concurrency"):
         qualifier = lambda_svc._qp_first(params, "Qualifier")
         return f"{arn}:{qualifier}" if qualifier else arn
+    if service == "route53-recovery-cluster":
+        return _routing_control(body)
     if service == "sqs" and arn == "*":
         return _dead_letter_queue(body)
     if service == "ssm" and arn == "*" and (name := _parameter(body)):
@@ -152,6 +154,16 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
 
 # MiniStack asks for a request's resource, then for its context, in the same task.
 _mapping: contextvars.ContextVar[str] = contextvars.ContextVar("_mapping", default="")
+
+
+def _routing_control(body: bytes) -> str:
+    """Return the routing control that a request names, the first of several, or the panel."""
+    try:
+        data = json.loads(body or b"{}")
+    except ValueError:
+        return "*"
+    first = next(iter(data.get("UpdateRoutingControlStateEntries") or []), data)
+    return str(first.get("RoutingControlArn") or data.get("ControlPanelArn") or "*")
 
 
 def _dead_letter_queue(body: bytes) -> str:
