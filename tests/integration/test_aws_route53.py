@@ -1,5 +1,6 @@
 import http.server
 import itertools
+import json
 import threading
 import time
 import uuid
@@ -348,3 +349,54 @@ def test_a_name_server_can_lag_or_be_silent(
     with pytest.raises(dns.exception.Timeout):
         ask(aws, "www.example.com", silent, timeout=0.2)
     eventually(lambda: ask(aws, "www.example.com", lagging).rcode() == dns.rcode.NOERROR)
+
+
+def test_a_role_may_be_held_to_one_record(aws: AwsAccount, zone: str, stack: Deploy) -> None:
+    code = """
+        import boto3
+        from botocore.exceptions import ClientError
+
+        def handler(event, context):
+            changes = [
+                {"Action": event["action"], "ResourceRecordSet": {
+                    "Name": name, "Type": "A", "TTL": 60,
+                    "ResourceRecords": [{"Value": "192.0.2.7"}]}}
+                for name in event["names"]
+            ]
+            try:
+                boto3.client("route53").change_resource_record_sets(
+                    HostedZoneId=event["zone"], ChangeBatch={"Changes": changes})
+            except ClientError as error:
+                return error.response["Error"]["Code"]
+            return "allowed"
+    """
+    key = "route53:ChangeResourceRecordSets"
+    names = stack(
+        f"""
+        Change:
+          Type: AWS::Serverless::Function
+          Properties:
+            Policies:
+              - Version: "2012-10-17"
+                Statement:
+                  - Effect: Allow
+                    Action: {key}
+                    Resource: arn:aws:route53:::hostedzone/{zone}
+                    Condition:
+                      ForAllValues:StringEquals:
+                        {key}NormalizedRecordNames: [www.example.com]
+                        {key}Actions: [UPSERT]
+        """,
+        code,
+    )
+
+    def call(action: str, *records: str) -> Any:
+        event = {"zone": zone, "action": action, "names": records}
+        answer = aws.client("lambda").invoke(
+            FunctionName=names["Change"], Payload=json.dumps(event)
+        )
+        return json.loads(answer["Payload"].read())
+
+    assert call("UPSERT", "www.example.com", "api.example.com") == "AccessDenied"
+    assert call("CREATE", "www.example.com") == "AccessDenied"
+    assert call("UPSERT", "WWW.example.com.") == "allowed"
