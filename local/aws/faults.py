@@ -72,6 +72,18 @@ def take(  # noqa: PLR0917 -- what a call is told apart by
     return None
 
 
+def is_blocked(account: str, region: str, service: str) -> bool:
+    """Tell whether a service cannot be reached in a Region; counts nothing."""
+    with _lock:
+        return any(
+            fault.kind == "blocked"
+            and fault.account == account
+            and fault.region in ("*", region)
+            and fault.service in ("*", service)
+            for fault in _planned
+        )
+
+
 def reset() -> None:
     """Forget all accounts' faults."""
     with _lock:

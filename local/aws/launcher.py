@@ -10,7 +10,7 @@ from ministack.services import stepfunctions
 
 from local.aws import bridges, edge, workers
 from local.aws.bridges import account_concurrency as lambda_limits
-from local.aws.bridges import provisioned_concurrency
+from local.aws.bridges import global_data, provisioned_concurrency
 from local.aws.deploy import delete_stack, deploy
 from local.aws.faults import Faults
 from local.aws.recorder import Calls
@@ -102,6 +102,14 @@ class AwsAccount:
         """Set how long provisioned concurrency takes to be ready; a second unless set."""
         provisioned_concurrency.SECONDS[self.account] = seconds
 
+    def set_global_switch_seconds(self, seconds: float) -> None:
+        """Set how long an Aurora global cluster switches its writer; 0.3 unless set."""
+        global_data.SECONDS[self.account] = seconds
+
+    def set_replica_status(self, table: str, region: str, status: str) -> None:
+        """Set what DescribeTable says of a replica, e.g. REGION_DISABLED; ACTIVE unless set."""
+        global_data.REPLICA_STATUS[self.account, table, region] = status
+
     def set_dns_change_seconds(self, seconds: float) -> None:
         """Set how long a change of Route 53 is PENDING; a fifth of a second unless set."""
         zones.SECONDS[self.account] = seconds
@@ -162,6 +170,7 @@ class EmbeddedAws(AwsAccount):
         edge.reset()
         lambda_limits.LIMITS.clear()
         provisioned_concurrency.reset()
+        global_data.reset()
         checkers.reset()
         routing_controls.reset()
         zones.reset()
