@@ -50,8 +50,10 @@ def _fail_over(request: Any, *, allow_data_loss: bool = False) -> Any:
 
 @BRIDGE.replace(rds, "_global_cluster_xml")
 def _global_cluster_xml(cluster: _Cluster) -> Any:
-    _settle(cluster)
-    return _xml(cluster)
+    # Some callers hand over a copy.
+    stored = rds._resolve_global_cluster(cluster["GlobalClusterIdentifier"]) or cluster
+    _settle(stored)
+    return _xml(stored)
 
 
 def _begin(request: Any, status: str, *, allow_data_loss: bool) -> Any:
