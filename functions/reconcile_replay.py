@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive, endings, queue_facts, replays, unarchived
+from oncall import archive, endings, move_task, queue_facts, replays, unarchived
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.errors import NotReconciled
@@ -87,6 +87,8 @@ def _tell(call: Call, aws: Services, balance: Balance, *, unsure: bool) -> None:
 
 def _by_count(call: Call, aws: Services, incident: Incident, ending: Ending) -> Mapping[str, Any]:
     """Count what SQS says to have moved and what lies there against what lay there."""
+    if ending.error:
+        incident = _without_a_task(call, aws, incident)
     found = queue_facts.attributes(aws, queue_url(aws, call.run.target))
     count = unarchived.Count(
         lay=int(incident.plan["lying"]),
@@ -99,8 +101,21 @@ def _by_count(call: Call, aws: Services, incident: Incident, ending: Ending) -> 
     if ending.error and not count.moved:
         return {**asdict(count), "unknown": 0}
     entry = Entry(id=f"counted-{call.run.round}", kind="verified", text=unarchived.told(count))
-    aws.store.note(call.run, entry)
+    said = unarchived.effect({"replayed": count.moved})
+    aws.store.note(call.run, entry, progress={**incident.progress, "effect": said})
     return {**asdict(count), "unknown": 0}
+
+
+def _without_a_task(call: Call, aws: Services, incident: Incident) -> Incident:
+    """End a move task that has outlived its workers."""
+
+    def note(recorded: Mapping[str, Any]) -> None:
+        aws.store.note(call.run, None, move_task=recorded)
+
+    ports = move_task.Ports(aws.client("sqs"), note, lambda: True, time.time, time.sleep)
+    order = incident.plan["order"]
+    move_task.end(call.run.target, order["destination"], ports, incident.move_task)
+    return aws.store.load(incident.id)
 
 
 def _balanced(balance: Balance) -> str:

@@ -18,7 +18,7 @@ https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_StartM
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -158,6 +158,21 @@ def move(order: Order, ports: Ports, recorded: Mapping[str, Any]) -> Tally:
     return _Round(order, ports, recorded).work()
 
 
+def end(dlq: str, destination: str, ports: Ports, recorded: Mapping[str, Any]) -> None:
+    """End the task of a round whose workers have all died, and record what it has moved.
+
+    Raises what ``move`` raises; ``Unreachable`` too where SQS does not let it be ended.
+    """
+    number = str(recorded.get("round", ""))
+    if not number or number in recorded.get("moved", {}):
+        return
+    rate = int(recorded["rate"])
+    order = Order(dlq, destination, number, rate, most=0, seconds=0)
+    done = move(order, replace(ports, stop=lambda: True), recorded)
+    if done.ended == "failed":
+        raise Unreachable(done.trouble)
+
+
 class _Round:
     def __init__(self, order: Order, ports: Ports, recorded: Mapping[str, Any]) -> None:
         self._order = order
@@ -178,7 +193,7 @@ class _Round:
             if self._ports.stop():
                 return Tally(ended="stopped")
             until = begun + order.seconds
-            self._note(round=order.round, after=after, until=until)
+            self._note(round=order.round, rate=order.rate, after=after, until=until)
             if refused := self._start(after):
                 return Tally(ended="failed", trouble=refused)
         found = self._watch(after, until)
