@@ -59,11 +59,20 @@ def test_a_handler_imports_from_the_package_alone(built: Path, runtime: Path, ve
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_package_holds_the_contracts_themselves(built: Path) -> None:
-    shipped = {path.name: path.read_bytes() for path in (built / "runbooks").iterdir()}
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
-    assert shipped == {path.name: path.read_bytes() for path in (ROOT / "runbooks").iterdir()}
+
+def test_the_package_holds_the_contracts_themselves(built: Path) -> None:
+    shipped = files(built / "runbooks")
+
+    assert shipped == files(ROOT / "runbooks")
     assert yaml.safe_load(shipped["queue-saturation.yaml"])["id"] == "queue-saturation"
+    assert yaml.safe_load(shipped["services/shop.yaml"])["name"]
 
 
 def test_the_package_stays_small(built: Path) -> None:
