@@ -43,7 +43,7 @@ async def _dispatch(  # noqa: PLR0917 -- MiniStack's signature
     service, operation, needs, principal = _identify(method, path, headers, body, query)
     account, region = get_account_id(), router.extract_region(headers)
     action, _ = needs[0]
-    fault = faults.take(account, action, operation, principal)
+    fault = faults.take(account, region, service, action, operation, principal)
 
     def record(status: int, error: str) -> None:
         for needed, resource in needs:
@@ -61,7 +61,7 @@ async def _dispatch(  # noqa: PLR0917 -- MiniStack's signature
                 message=f"{fault.code} (planned fault)", headers=headers,
             )  # fmt: skip
             return fault.status, reply_headers, reply
-        case "timeout" if fault:
+        case "timeout" | "blocked" if fault:
             record(0, "")
             await asyncio.sleep(fault.seconds)
             raise LostReplyError(action)

@@ -1,10 +1,13 @@
 """Faults at the emulator's edge: what a caller meets when AWS, the network or a worker fails."""
 
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["throttle", "error", "timeout", "lost_reply", "crash_before", "crash_after"]
+Kind = Literal[
+    "throttle", "error", "timeout", "lost_reply", "crash_before", "crash_after", "blocked"
+]
 
 # What each service answers when it throttles its control or data plane, from its API reference's
 # common errors; every SDK retries all three.
@@ -14,6 +17,8 @@ _THROTTLES = {
     "s3": "SlowDown",
     "sqs": "ThrottlingException",
 }
+
+GLOBAL_SERVICES = ("iam", "route53", "route53-recovery-control-config")
 
 
 @dataclass
@@ -30,12 +35,19 @@ class Fault:
     role: str
     function: str
     seconds: float
+    region: str = "*"
     hits: int = field(default=0)
 
-    def matches(self, account: str, action: str, operation: str, principal: str) -> bool:
-        """Tell whether a call by this principal meets the fault."""
+    def matches(  # noqa: PLR0917 -- what a call is told apart by
+        self, account: str, region: str, named: str, action: str, operation: str, principal: str
+    ) -> bool:
+        """Tell whether a call by this principal to a Region meets the fault.
+
+        `named` is MiniStack's name of the service, for calls that no IAM action covers.
+        """
         service, _, single = action.partition(":")
-        if self.hits >= self.times or account != self.account:
+        service = service or named
+        if self.hits >= self.times or account != self.account or self.region not in ("*", region):
             return False
         if self.service not in ("*", service) or self.operation not in ("*", operation, single):
             return False
@@ -48,14 +60,28 @@ _planned: list[Fault] = []
 _lock = threading.Lock()
 
 
-def take(account: str, action: str, operation: str, principal: str) -> Fault | None:
+def take(  # noqa: PLR0917 -- what a call is told apart by
+    account: str, region: str, named: str, action: str, operation: str, principal: str
+) -> Fault | None:
     """Return the first fault that this call meets, and count it."""
     with _lock:
         for fault in _planned:
-            if fault.matches(account, action, operation, principal):
+            if fault.matches(account, region, named, action, operation, principal):
                 fault.hits += 1
                 return fault
     return None
+
+
+def is_blocked(account: str, region: str, service: str) -> bool:
+    """Tell whether a service cannot be reached in a Region; counts nothing."""
+    with _lock:
+        return any(
+            fault.kind == "blocked"
+            and fault.account == account
+            and fault.region in ("*", region)
+            and fault.service in ("*", service)
+            for fault in _planned
+        )
 
 
 def reset() -> None:
@@ -119,6 +145,33 @@ class Faults:
         kind: Kind = "crash_before" if when == "before" else "crash_after"
         return self._plan(service, operation, kind, times=times, function=function_name)
 
+    def block(self, *, region: str = "*", service: str = "*", seconds: float = 0) -> Fault:
+        """Let nothing through to a Region, a service, or a service in a Region, until `lift`.
+
+        A call has no effect, and its answer after `seconds` is an empty HTTP 500. The Region is the
+        one that a call is signed for, us-east-1 for IAM and Route 53. Data planes go on: DNS
+        answers, health checks, what runs inside the emulator, and the endpoints of a routing
+        control cluster in other Regions. One of these alone:
+        `block(region="eu-west-1", service="route53-recovery-cluster")`.
+        """
+        if region == service == "*":
+            raise ValueError('A block needs a region or a service, e.g. region="us-east-1".')
+        return self._plan(
+            service, "*", "blocked", times=sys.maxsize, region=region, seconds=seconds
+        )
+
+    def block_global_services(self, seconds: float = 0) -> list[Fault]:
+        """Block the control planes that all Regions share: IAM, Route 53, routing controls' own.
+
+        https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/global-services.html
+        """
+        return [self.block(service=service, seconds=seconds) for service in GLOBAL_SERVICES]
+
+    def lift(self, *faults: Fault) -> None:
+        """End these faults."""
+        with _lock:
+            _planned[:] = [fault for fault in _planned if not any(fault is one for one in faults)]
+
     def clear(self) -> None:
         """Forget this account's faults."""
         with _lock:
@@ -136,10 +189,12 @@ class Faults:
         role: str = "",
         function: str = "",
         seconds: float = 0,
+        region: str = "*",
     ) -> Fault:
         fault = Fault(
-            self._account, service, operation, kind, code, status, times, role, function, seconds
-        )
+            self._account, service, operation, kind, code, status, times, role, function, seconds,
+            region,
+        )  # fmt: skip
         with _lock:
             _planned.append(fault)
         return fault

@@ -9,9 +9,12 @@ import boto3
 from ministack.services import stepfunctions
 
 from local.aws import bridges, edge, workers
+from local.aws.bridges import account_concurrency as lambda_limits
+from local.aws.bridges import global_data, provisioned_concurrency
 from local.aws.deploy import delete_stack, deploy
 from local.aws.faults import Faults
 from local.aws.recorder import Calls
+from local.aws.route53 import checkers, routing_controls, zones
 from local.aws.server import Server
 
 
@@ -93,15 +96,31 @@ class AwsAccount:
 
     def set_account_concurrency(self, limit: int) -> None:
         """Set the account's Lambda concurrency limit, as Service Quotas would; AWS's is 1000."""
-        bridges.account_concurrency.LIMITS[self.account] = limit
+        lambda_limits.LIMITS[self.account] = limit
 
     def set_provisioning_seconds(self, seconds: float) -> None:
         """Set how long provisioned concurrency takes to be ready; a second unless set."""
-        bridges.provisioned_concurrency.SECONDS[self.account] = seconds
+        provisioned_concurrency.SECONDS[self.account] = seconds
+
+    def set_global_switch_seconds(self, seconds: float) -> None:
+        """Set how long an Aurora global cluster switches its writer; 0.3 unless set."""
+        global_data.SECONDS[self.account] = seconds
+
+    def set_replica_status(self, table: str, region: str, status: str) -> None:
+        """Set what DescribeTable says of a replica, e.g. REGION_DISABLED; ACTIVE unless set."""
+        global_data.REPLICA_STATUS[self.account, table, region] = status
+
+    def set_dns_change_seconds(self, seconds: float) -> None:
+        """Set how long a change of Route 53 is PENDING; a fifth of a second unless set."""
+        zones.SECONDS[self.account] = seconds
+
+    def set_health(self, health_check_id: str, healthy: bool | None, region: str = "") -> None:  # noqa: FBT001 -- its one value
+        """Let an endpoint's health checkers, or that of one Region, report this; None: look."""
+        checkers.set_health(health_check_id, healthy, region)
 
     def fail_next_provisioning(self, reason: str = "FUNCTION_ERROR_INIT_FAILURE") -> None:
         """Let the next allocation of provisioned concurrency end as FAILED, with this reason."""
-        bridges.provisioned_concurrency.FAILURES.setdefault(self.account, []).append(reason)
+        provisioned_concurrency.FAILURES.setdefault(self.account, []).append(reason)
 
 
 class EmbeddedAws(AwsAccount):
@@ -138,7 +157,7 @@ class EmbeddedAws(AwsAccount):
         self._server.start(self.account, self.region, self._port)
         # Only now: a session reads the AWS_* variables, which are the emulator's from here on.
         super().__init__(self._server, self.account, self.region, edge.calls)
-        bridges.account_concurrency.DEFAULT.limit = self._account_concurrency
+        lambda_limits.DEFAULT.limit = self._account_concurrency
         stepfunctions._SFN_WAIT_SCALE = self._wait_scale  # noqa: SLF001 -- MiniStack's setting
         for extension in self._extensions:
             extension.install(self)
@@ -149,8 +168,12 @@ class EmbeddedAws(AwsAccount):
         for extension in reversed(self._extensions):
             extension.uninstall()
         edge.reset()
-        bridges.account_concurrency.LIMITS.clear()
-        bridges.provisioned_concurrency.reset()
+        lambda_limits.LIMITS.clear()
+        provisioned_concurrency.reset()
+        global_data.reset()
+        checkers.reset()
+        routing_controls.reset()
+        zones.reset()
         self._server.stop()
         workers.stop_all()
 

@@ -1,53 +1,20 @@
 """Bridges over MiniStack's gaps: each imitates behaviour that AWS documents.
 
-A bridge is a module with a `BRIDGE`; `local/aws/README.md` lists gap, source and test. A test
-takes each bridge out and shows that the gap is still there: when that fails, upstream has closed
-the gap and the bridge goes.
+A bridge is a module of this package with a `BRIDGE`; `local/aws/README.md` lists gap, source and
+test. A test takes each bridge out and shows that the gap is still there: when that fails, upstream
+has closed the gap and the bridge goes.
 """
 
-from local.aws import workers
-from local.aws.bridges import (
-    account_concurrency,
-    cloudformation,
-    definition_yaml,
-    event_sources,
-    eventbridge_targets,
-    function_url,
-    iam,
-    lambda_async,
-    lambda_errors,
-    lambda_reads,
-    provisioned_concurrency,
-    s3_kms,
-    sns_deliveries,
-    sqs_messages,
-    sqs_redrive,
-    stepfunctions,
-    stepfunctions_scopes,
-)
+import importlib
+import pkgutil
 
-ALL = [
-    module.BRIDGE
-    for module in (
-        account_concurrency,
-        cloudformation,
-        definition_yaml,
-        event_sources,
-        eventbridge_targets,
-        function_url,
-        iam,
-        lambda_async,
-        lambda_errors,
-        lambda_reads,
-        provisioned_concurrency,
-        s3_kms,
-        sns_deliveries,
-        sqs_messages,
-        sqs_redrive,
-        stepfunctions,
-        stepfunctions_scopes,
-    )
+from local.aws import workers
+from local.aws.bridges.bridge import Bridge
+
+_modules = [
+    importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
 ]
+ALL: list[Bridge] = [module.BRIDGE for module in _modules if hasattr(module, "BRIDGE")]
 
 
 def install() -> None:

@@ -3,7 +3,8 @@
 MiniStack takes GetFunctionConcurrency for PutFunctionConcurrency, GetEventSourceMapping for
 ListEventSourceMappings, PutProvisionedConcurrencyConfig for UpdateFunctionCode, and does not check
 UpdateEventSourceMapping or GetAccountSettings at all; it takes an alias for its function, and knows
-no tags of event source mappings and aliases, nor `cloudwatch:namespace` and `lambda:FunctionArn`.
+no tags of event source mappings and aliases, nor `cloudwatch:namespace`, `lambda:FunctionArn` and
+`route53:ChangeResourceRecordSetsNormalizedRecordNames` with its kin.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
 checked on no queue, and GetQueueUrl for another account's queue on one of the caller's.
 
@@ -33,7 +34,7 @@ from urllib.parse import unquote
 from botocore.parsers import RpcV2CBORParser
 from ministack import app
 from ministack.core import iam_actions
-from ministack.services import lambda_svc, tagging
+from ministack.services import lambda_svc, route53, tagging
 
 from local.aws.bridges import caller
 from local.aws.bridges.bridge import Bridge
@@ -126,7 +127,30 @@ def request_tag_context(
         function := _function_arn(body)
     ):
         context["lambda:FunctionArn"] = function
+    if iam_action == "route53:ChangeResourceRecordSets":
+        context |= _record_changes(body)
     return context
+
+
+def _record_changes(body: bytes) -> dict[str, list[str]]:
+    """Return the condition keys of a change of record sets; names are normalized.
+
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/specifying-conditions-route53.html
+    """
+    root = route53._parse_body(body)
+    if root is None:
+        return {}
+
+    records = list(root.iter(f"{{{route53.NS}}}ResourceRecordSet"))
+    actions = [found.text or "" for found in root.iter(f"{{{route53.NS}}}Action")]
+    names = [route53._text(record, "Name").lower().rstrip(".") for record in records]
+    types = [route53._text(record, "Type") for record in records]
+    prefix = "route53:ChangeResourceRecordSets"
+    return {
+        f"{prefix}NormalizedRecordNames": sorted(set(names)),
+        f"{prefix}RecordTypes": sorted(set(types)),
+        f"{prefix}Actions": sorted(set(actions)),
+    }
 
 
 @BRIDGE.replace(iam_actions, "extract_resource_arn")
@@ -142,6 +166,8 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     if service == "lambda" and path.rstrip("/").endswith("/provisioned-concurrency"):
         qualifier = lambda_svc._qp_first(params, "Qualifier")
         return f"{arn}:{qualifier}" if qualifier else arn
+    if service == "route53-recovery-cluster":
+        return _routing_control(body)
     if service == "sqs" and arn == "*":
         return _dead_letter_queue(body)
     if service == "sqs" and (owner := _queue_owner(body)):
@@ -156,6 +182,16 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
 
 # MiniStack asks for a request's resource, then for its context, in the same task.
 _mapping: contextvars.ContextVar[str] = contextvars.ContextVar("_mapping", default="")
+
+
+def _routing_control(body: bytes) -> str:
+    """Return the routing control that a request names, the first of several, or the panel."""
+    try:
+        data = json.loads(body or b"{}")
+    except ValueError:
+        return "*"
+    first = next(iter(data.get("UpdateRoutingControlStateEntries") or []), data)
+    return str(first.get("RoutingControlArn") or data.get("ControlPanelArn") or "*")
 
 
 def _dead_letter_queue(body: bytes) -> str:
