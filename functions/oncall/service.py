@@ -122,6 +122,17 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestMetrics:
+    """The metrics that count requests, and those that fail."""
+
+    namespace: str
+    count: str
+    errors: str
+    dimensions: Mapping[Role, Mapping[str, str]]
+    """By role."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
     """The steps in which traffic moves: shares in percent, rising to 100."""
 
@@ -160,6 +171,7 @@ class Service:
     soak_seconds: int
     approvers: tuple[str, ...]
     """Of a failback; two of them, or any two of the stack's where there are none."""
+    requests: RequestMetrics | None = None
 
 
 def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
@@ -387,7 +399,15 @@ def _service(text: Mapping[str, Any]) -> Service:
         game_day=text.get("game_day", False),
         soak_seconds=failback.get("soak_seconds", 3600),
         approvers=tuple(failback.get("approvers", ())),
+        requests=_requests(text.get("requests")),
     )
+
+
+def _requests(text: Mapping[str, Any] | None) -> RequestMetrics | None:
+    if text is None:
+        return None
+    dimensions: dict[Role, Mapping[str, str]] = {role: text[role] for role in ROLES}
+    return RequestMetrics(text["namespace"], text["count"], text["errors"], dimensions)
 
 
 def _routing_control(text: Mapping[str, Any] | None) -> RoutingControl | None:
