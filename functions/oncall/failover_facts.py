@@ -269,14 +269,20 @@ def _deployed(aws: Services, function: str) -> float:
 
 def _rolled_out(aws: Services, arn: str) -> float:
     """Return when the newest deployment of an ECS service began (``DescribeServices``)."""
-    found = _ecs_service(aws, arn).get("deployments", ())
+    found = ecs_service(aws, arn).get("deployments", ())
     return max((one["createdAt"].timestamp() for one in found), default=0.0)
 
 
-def _ecs_service(aws: Services, arn: str) -> Mapping[str, Any]:
-    cluster = arn.rsplit(":", 1)[-1].split("/")[1]
-    found = aws.client("ecs").describe_services(cluster=cluster, services=[arn])["services"]
+def ecs_service(aws: Services, arn: str) -> Mapping[str, Any]:
+    """Return what ECS says of a service, nothing where there is none (``DescribeServices``)."""
+    answer = aws.client("ecs").describe_services(cluster=ecs_cluster(arn), services=[arn])
+    found = answer["services"]
     return found[0] if found else {}
+
+
+def ecs_cluster(arn: str) -> str:
+    """Return the cluster in the ARN of an ECS service."""
+    return arn.rsplit(":", 1)[-1].split("/")[1]
 
 
 def _consumer(aws: Services, arn: str) -> Setting | None:
@@ -285,7 +291,7 @@ def _consumer(aws: Services, arn: str) -> Setting | None:
 
 def _capacity(aws: Services, service: Service, role: Role, wanted: Capacity) -> Setting | None:
     if wanted.kind == "ecs-desired-count":
-        found = _ecs_service(aws, wanted.resource)
+        found = ecs_service(aws, wanted.resource)
         return Setting(wanted.resource, int(found["desiredCount"])) if found else None
     now = LEVERS[wanted.kind].read(aws, wanted.resource)
     account = aws.client("lambda").get_account_settings()["AccountLimit"]
