@@ -61,7 +61,7 @@ _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
 class _Reads:
-    """Reads that run side by side, and which API of a Region has not answered any of them."""
+    """Reads that run side by side, and which APIs of a Region have answered any of them."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
@@ -74,11 +74,11 @@ class _Reads:
         return found
 
     def answered(self, region: str) -> dict[str, bool]:
-        """Return by API whether it has answered every read."""
+        """Return by API whether it has answered any read."""
         said: dict[str, bool] = {}
         for where, api, found in self._asked:
             if where == region:
-                said[api] = said.get(api, True) and not _silent(found.exception())
+                said[api] = said.get(api, False) or not _silent(found.exception())
         return said
 
 
@@ -111,7 +111,7 @@ class _SideReads:
 
     checkers: Future[dict[str, bool]]
     probe: Future[bool]
-    counted: Future[tuple[float, float] | None]
+    counted: Future[tuple[float, float] | None] | None
     deployed: list[Future[float]]
     consumers: list[Future[Setting | None]]
     capacity: list[Future[Setting | None]]
@@ -133,7 +133,9 @@ def read_facts(
         levers = _begin_levers(aws, reads, service)
         leaves: Role = "primary" if direction == "failover" else "standby"
         stores = [_begin_store(aws, reads, service, store, leaves) for store in service.stores]
-        counted = {role: _got(side.counted, None) for role, side in begun.items()}
+        counted = {
+            role: _got(side.counted, None) if side.counted else None for role, side in begun.items()
+        }
         sides = {
             role: _side(side, counted, role, aws.settings.region) for role, side in begun.items()
         }
@@ -166,12 +168,16 @@ def _begin_side(
     region = service.regions[role]
     there = aws.within(region)
     functions = _functions(service, role)
+    # So that a Region is asked for at least one thing, whatever the file names there.
+    reads.start(region, "lambda", there.client("lambda").get_account_settings)
     return _SideReads(
         checkers=reads.start("", "route53", partial(checkers, there, service.health_checks[role])),
         probe=reads.start("", "probe", partial(probes.works, service.probes[role])),
         counted=reads.start(
             region, "cloudwatch", partial(requests, there, service, role, rules["window_periods"])
-        ),
+        )
+        if service.requests
+        else None,
         deployed=[
             *(reads.start(region, "lambda", partial(_deployed, there, one)) for one in functions),
             *(

@@ -8,6 +8,7 @@ looked at until it is done.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from oncall.levers import LEVERS, MAPPING_ENABLED, PROVISIONED_CONCURRENCY
 from oncall.words import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from oncall.service import Service
     from oncall.services import Services
@@ -51,11 +52,16 @@ _DONE = Made(done=True)
 
 
 def tags(aws: Services, step: Step) -> Mapping[str, str]:
-    """Return the tags of what a step changes.
+    """Return the tags of what a step changes. Raises ``WorldMoved``.
 
     A function or mapping has its own; all else belongs to the service, whose owner has opted in by
     its file: tags of records cannot be read when Route 53's control plane does not answer.
     """
+    with _heard(step):
+        return _tags(aws, step)
+
+
+def _tags(aws: Services, step: Step) -> Mapping[str, str]:
     lever = step["detail"].get("lever", "")
     if lever in LEVERS:
         return LEVERS[lever].tags(aws.within(step["region"]), step["detail"]["resource"])
@@ -71,20 +77,22 @@ def make(aws: Services, service: Service, step: Step, *, again: bool) -> Made:
 
     Raises ``WorldMoved`` or ``NeedsHuman``; nothing has been changed then.
     """
-    try:
+    with _heard(step):
         return _MOVES[step["verb"]](aws, service, step, again)
+
+
+@contextmanager
+def _heard(step: Step) -> Iterator[None]:
+    """Raise ``WorldMoved`` where what a step calls does not answer."""
+    words = f"{step['region']} did not answer when I was to {step['sentence']}; I look again."
+    try:
+        yield
     except BotoCoreError as error:
-        raise _silent(step) from error
+        raise WorldMoved(words) from error
     except ClientError as error:
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < _NO_SERVER:
             raise
-        raise _silent(step) from error
-
-
-def _silent(step: Step) -> WorldMoved:
-    return WorldMoved(
-        f"{step['region']} did not answer when I was to {step['sentence']}; I look again."
-    )
+        raise WorldMoved(words) from error
 
 
 def _set(aws: Services, _service: Service, step: Step, _again: bool) -> Made:  # noqa: FBT001 -- a move

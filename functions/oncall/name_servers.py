@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import dns.exception
-import dns.flags
+import dns.inet
 import dns.message
 import dns.query
 import dns.rdatatype
@@ -36,18 +36,10 @@ def of_zone(zone: str) -> dict[str, Address]:
     return found
 
 
-def listed(text: str) -> dict[str, Address]:
-    """Read ``ns-1=127.0.0.1:5301,…``, the setting for a zone that is not on the Internet."""
-    found: dict[str, Address] = {}
-    for one in filter(None, text.split(",")):
-        name, _, where = one.partition("=")
-        host, _, port = where.rpartition(":")
-        found[name] = (host, int(port))
-    return found
-
-
 def resolve(name: str) -> frozenset[str]:
-    """Return the IPv4 addresses of a name; empty where there are none."""
+    """Return the IPv4 addresses of a name, itself if it is one; empty where there are none."""
+    if dns.inet.is_address(name):
+        return frozenset({name})
     return _texts(name, "A")
 
 

@@ -181,7 +181,7 @@ def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
 
 @cache
 def load(name: str, folder: Path = CONTRACTS) -> Service:
-    """Read the service ``name``, or the one whose record ``name`` is (``shop.example.com``).
+    """Read the service ``name``, or the one whose record or primary's health check that is.
 
     Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
     """
@@ -189,7 +189,7 @@ def load(name: str, folder: Path = CONTRACTS) -> Service:
     for one in (name,) if name in known else known:
         document = _read(folder / "services" / f"{one}.yaml")
         service = parse(document, one, folder)
-        if name in {one, service.record}:
+        if name in {one, service.record, *service.health_checks["primary"]}:
             return service
     raise BadInput(
         f"name: there is no service {name!r}; there are {', '.join(known) or 'none'}. Write "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Literal, overload
@@ -15,6 +15,8 @@ from oncall.record import IncidentStore
 from oncall.times import Clock, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mypy_boto3_cloudwatch.client import CloudWatchClient
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_ecs.client import ECSClient
@@ -62,6 +64,8 @@ class Settings:
     region: str
     replay_destinations: tuple[str, ...] = ()
     """ARNs of queues in other accounts or Regions that dead letters may be sent to."""
+    name_servers: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host and port by name, of zones whose name servers no resolver tells."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -78,11 +82,22 @@ class Settings:
             account_floor=int(names["ACCOUNT_CONCURRENCY_FLOOR"]),
             region=names["AWS_REGION"],
             replay_destinations=_words(names.get("REPLAY_DESTINATIONS", "")),
+            name_servers=_addresses(names.get("NAME_SERVERS", "")),
         )
 
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _addresses(text: str) -> dict[str, tuple[str, int]]:
+    """Read ``ns-1=127.0.0.1:5301,…``."""
+    found: dict[str, tuple[str, int]] = {}
+    for one in _words(text):
+        name, _, where = one.partition("=")
+        host, _, port = where.rpartition(":")
+        found[name] = (host, int(port))
+    return found
 
 
 class Services:

@@ -19,7 +19,7 @@ from oncall.services import Services, Settings
 PRIMARY, STANDBY = "us-east-1", "us-west-2"
 _CODE = "def handler(event, context):\n    return {}\n"
 _ENGINE = {"Engine": "aurora-mysql", "EngineVersion": "8.0.mysql_aurora.3.08.0"}
-_TRUST = json.dumps(
+TRUST = json.dumps(
     {
         "Version": "2012-10-17",
         "Statement": [
@@ -56,15 +56,15 @@ def make(aws: AwsAccount) -> TwoRegions:
     document["regions"] = {"primary": PRIMARY, "standby": STANDBY}
     document["zone"]["id"] = _zone(aws)
     levers = document["levers"]
-    levers["routing_control"] = _controls(aws)
+    levers["routing_control"] = controls(aws)
     bucket = f"shop-switch-{next(_numbers)}-{aws.account}"
     client(aws, "s3", STANDBY).create_bucket(
         Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": STANDBY}
     )
-    levers["health_check"] |= {"id": _check(aws), "signal_region": STANDBY}
+    levers["health_check"] |= {"id": health_check(aws), "signal_region": STANDBY}
     levers["health_check"]["object"]["bucket"] = bucket
     levers["records"] |= {"primary": "shop-primary", "standby": "shop-standby"}
-    document["health_checks"] = {"primary": [_check(aws)], "standby": [_check(aws)]}
+    document["health_checks"] = {"primary": [health_check(aws)], "standby": [health_check(aws)]}
     document["requests"] = {
         "namespace": "Shop",
         "count": "Requests",
@@ -72,10 +72,10 @@ def make(aws: AwsAccount) -> TwoRegions:
         "primary": {"Region": PRIMARY},
         "standby": {"Region": STANDBY},
     }
-    client(aws, "iam", STANDBY).create_role(RoleName="shop", AssumeRolePolicyDocument=_TRUST)
+    client(aws, "iam", STANDBY).create_role(RoleName="shop", AssumeRolePolicyDocument=TRUST)
     places = {"primary": PRIMARY, "standby": STANDBY}
     for role, region in places.items():
-        document["consumers"][role] = [_consumer(aws, region, enabled=role == "primary")]
+        document["consumers"][role] = [consumer(aws, region, enabled=role == "primary")]
     arn = f"arn:aws:lambda:{STANDBY}:{aws.account}:function:shop"
     document["capacity"]["standby"] = [
         {"kind": "reserved-concurrency", "resource": arn, "at_least": 20},
@@ -127,22 +127,22 @@ def _zone(aws: AwsAccount) -> str:
     return zone
 
 
-def _check(aws: AwsAccount) -> str:
+def health_check(aws: AwsAccount, **config: Any) -> str:
     made = client(aws, "route53", STANDBY).create_health_check(
         CallerReference=str(uuid.uuid4()),
-        HealthCheckConfig={"Type": "HTTP", "IPAddress": "192.0.2.1"},
+        HealthCheckConfig=config or {"Type": "HTTP", "IPAddress": "192.0.2.1"},
     )
     return str(made["HealthCheck"]["Id"])
 
 
-def _controls(aws: AwsAccount) -> dict[str, Any]:
+def controls(aws: AwsAccount, name: str = "shop") -> dict[str, Any]:
     config = aws.session().client("route53-recovery-control-config", region_name="us-west-2")
-    arn = config.create_cluster(ClusterName="shop")["Cluster"]["ClusterArn"]
-    made = config.create_control_panel(ClusterArn=arn, ControlPanelName="cells")
+    arn = config.create_cluster(ClusterName=name)["Cluster"]["ClusterArn"]
+    made = config.create_control_panel(ClusterArn=arn, ControlPanelName=name)
     panel = made["ControlPanel"]["ControlPanelArn"]
-    controls = {
+    made_controls = {
         role: config.create_routing_control(
-            ClusterArn=arn, ControlPanelArn=panel, RoutingControlName=role
+            ClusterArn=arn, ControlPanelArn=panel, RoutingControlName=f"{name}-{role}"
         )["RoutingControl"]["RoutingControlArn"]
         for role in ("primary", "standby")
     }
@@ -154,38 +154,39 @@ def _controls(aws: AwsAccount) -> dict[str, Any]:
         "route53-recovery-cluster", region_name="us-west-2", endpoint_url=endpoints["us-west-2"]
     )
     cluster.update_routing_control_state(
-        RoutingControlArn=controls["primary"], RoutingControlState="On"
+        RoutingControlArn=made_controls["primary"], RoutingControlState="On"
     )
     config.create_safety_rule(
         AssertionRule={
             "ControlPanelArn": panel,
-            "Name": "one",
+            "Name": name,
             "WaitPeriodMs": 0,
             "RuleConfig": {"Type": "ATLEAST", "Threshold": 1, "Inverted": False},
-            "AssertedControls": list(controls.values()),
+            "AssertedControls": list(made_controls.values()),
         }
     )
-    return {"endpoints": endpoints, **controls}
+    return {"endpoints": endpoints, **made_controls}
 
 
-def _consumer(aws: AwsAccount, region: str, *, enabled: bool) -> str:
+def consumer(
+    aws: AwsAccount, region: str, *, enabled: bool, name: str = "shop", role: str = "shop"
+) -> str:
     functions, queues = client(aws, "lambda", region), client(aws, "sqs", region)
-    role = f"arn:aws:iam::{aws.account}:role/shop"
     functions.create_function(
-        FunctionName="shop",
+        FunctionName=name,
         Runtime="python3.13",
-        Role=role,
+        Role=f"arn:aws:iam::{aws.account}:role/{role}",
         Handler="app.handler",
         Code={"ZipFile": _zipped()},
         Tags={"runbook-automation": "enabled"},
         Publish=True,
     )
-    functions.create_alias(FunctionName="shop", Name="live", FunctionVersion="1")
-    url = queues.create_queue(QueueName="orders")["QueueUrl"]
+    functions.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    url = queues.create_queue(QueueName=f"{name}-orders")["QueueUrl"]
     arn = queues.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
     made = functions.create_event_source_mapping(
         EventSourceArn=arn["Attributes"]["QueueArn"],
-        FunctionName="shop",
+        FunctionName=name,
         Enabled=enabled,
         Tags={"runbook-automation": "enabled"},
     )
