@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,19 +28,25 @@ def look(
     change_id: str = "",
 ) -> Seen:
     """Ask every name server and the public name, and read both Regions' requests."""
-    servers = aws.settings.name_servers or name_servers.of_zone(service.zone)
-    given = name_servers.answers(servers, service.record, service.record_type)
-    counted = {role: _requests(aws, service, role, rules) for role in ROLES}
+    # Side by side: what is away takes its whole time limit, and a look has less than a minute.
+    with ThreadPoolExecutor() as pool:
+        sums = {role: pool.submit(_requests, aws, service, role, rules) for role in ROLES}
+        whose = pool.submit(_values, aws, service)
+        spread = pool.submit(failover_moves.is_insync, aws, change_id) if change_id else None
+        servers = aws.settings.name_servers or name_servers.of_zone(service.zone)
+        given = name_servers.answers(servers, service.record, service.record_type)
+        values = whose.result()
+        public = service.probes["public"]
+        works = probes.works(public, _address(given, values[goes_to]))
+        counted = {role: one.result() for role, one in sums.items()}
     there, total = counted[goes_to], sum(one[0] for one in counted.values() if one)
     known = total and all(counted.values())
-    values = _values(aws, service)
-    works = probes.works(service.probes["public"], _address(given, values[goes_to]))
     return Seen(
         now=aws.clock().timestamp(),
         period_seconds=aws.settings.period_seconds,
         goes_to=goes_to,
         answers={name: _whose(values, found) for name, found in given.items()},
-        insync=failover_moves.is_insync(aws, change_id) if change_id else None,
+        insync=spread.result() if spread else None,
         probes={aws.settings.region: works},
         traffic_share=there[0] / total if there and known else None,
         error_share=there[1] / there[0] if there and there[0] else None,

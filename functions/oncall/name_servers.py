@@ -5,6 +5,7 @@ It needs no control plane (``TestDNSAnswer`` does, and asks no server).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import dns.exception
@@ -55,7 +56,9 @@ def answers(
     servers: Mapping[str, Address], record: str, record_type: str
 ) -> dict[str, frozenset[str] | None]:
     """Return the values that each server gives for a record; ``None`` where it does not answer."""
-    return {name: _ask(where, record, record_type) for name, where in servers.items()}
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda where: _ask(where, record, record_type), servers.values())
+        return dict(zip(servers, found, strict=True))
 
 
 def _ask(where: Address, record: str, record_type: str) -> frozenset[str] | None:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from local.aws import AwsAccount, EmbeddedAws
+from local.aws.cloudwatch import CloudWatch, Settings
 from local.aws.route53.data_plane import Route53DataPlane
 from oncall import failover, failover_facts, failover_moves, failover_plan, name_servers, probes
 from oncall.errors import WorldMoved
 from oncall.failover import FAILOVER, Facts
-from oncall.service import Service
+from oncall.service import AlarmSignal, Service
 from tests.integration import two_regions
 from tests.integration.two_regions import PRIMARY, TwoRegions
 
@@ -31,7 +32,7 @@ WELL: Any = {"checkers": {"sa-east-1": True}, "probes": {"us-west-2": True}}
 
 @pytest.fixture(scope="module")
 def embedded_aws() -> Iterator[EmbeddedAws]:
-    with EmbeddedAws(extensions=(_PLANE,)) as aws:
+    with EmbeddedAws(extensions=(CloudWatch(Settings(1)), _PLANE)) as aws:
         yield aws
 
 
@@ -94,7 +95,11 @@ def test_every_step_is_made_and_made_again_it_changes_nothing(shop: TwoRegions, 
     assert failover.points_to(facts) == "standby"
     for step in steps(order):
         take(shop, service, step)
-    assert read(shop, service).levers == facts.levers
+    again = read(shop, service)
+    # Any of the cluster's endpoints answers.
+    assert [replace(one, endpoint="") for one in again.levers] == [
+        replace(one, endpoint="") for one in facts.levers
+    ]
 
 
 def test_records_move_clients_at_every_name_server(shop: TwoRegions) -> None:
@@ -182,3 +187,15 @@ def test_a_control_that_somebody_has_set_is_looked_at_again(shop: TwoRegions) ->
     )
     with pytest.raises(WorldMoved, match="was set since"):
         take(shop, service, shift)
+
+
+def test_the_metric_that_an_alarm_watches_is_put_in_the_standby(shop: TwoRegions) -> None:
+    signal = AlarmSignal("shop-failed-over", "Failover", "shop", away_value=1, home_value=0)
+    lever: Any = shop.service.health_check
+    checked = replace(lever, signal=signal)
+    service = replace(only(shop.service, "health_check"), health_check=checked)
+    assert failover.points_to(read(shop, service)) == "primary"
+    take(shop, service, steps(plan(shop, service))[-1])
+    metrics = shop.client("cloudwatch").list_metrics(Namespace="Failover")["Metrics"]
+    assert [one["MetricName"] for one in metrics] == ["shop"]
+    assert failover.points_to(read(shop, service)) == "standby"
