@@ -240,8 +240,9 @@ class Service(Target):
         return found
 
     def change(self, setting: str, value: Any) -> None:
-        if setting == "weight":
-            self._put_set("primary", value, {})
+        if setting == "weights":
+            for role in _ROLES:
+                self._put_set(role, value[role], {})
             return
         self.health[setting] = value
         self.world.aws.set_health(self.checks[setting], healthy=value == "well")
