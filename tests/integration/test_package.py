@@ -60,9 +60,14 @@ def test_a_handler_imports_from_the_package_alone(built: Path, runtime: Path, ve
 
 
 def test_the_package_holds_the_contracts_themselves(built: Path) -> None:
-    shipped = {path.name: path.read_bytes() for path in (built / "runbooks").iterdir()}
+    def texts(folder: Path) -> dict[str, bytes]:
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
-    assert shipped == {path.name: path.read_bytes() for path in (ROOT / "runbooks").iterdir()}
+    shipped = texts(built / "runbooks")
+
+    assert shipped == texts(ROOT / "runbooks")
+    assert "services/shop.yaml" in shipped
     assert yaml.safe_load(shipped["queue-saturation.yaml"])["id"] == "queue-saturation"
 
 
