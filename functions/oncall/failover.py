@@ -176,8 +176,10 @@ def facts_from(data: Mapping[str, Any]) -> Facts:
 def signals(side: Side, rules: Mapping[str, float]) -> dict[str, str]:
     """Return what each independent signal says of a Region, ``well`` or ``sick``.
 
-    Keys: ``checkers``, ``probes`` (both from outside) and ``errors`` (the Region's own metrics).
-    One that says nothing is left out: silence is never taken for health.
+    Keys: ``checkers``, ``probes`` (both from outside), ``errors`` (the Region's own metrics) and
+    ``apis`` (sick where none of the Region's that was asked answers; that they do says nothing).
+    One that says nothing is left out: silence is never taken for health. In an outage of Route 53's
+    control plane nobody tells what its checkers see, and probes and APIs are what is left.
     """
     said = {}
     if side.checkers:
@@ -188,6 +190,8 @@ def signals(side: Side, rules: Mapping[str, float]) -> dict[str, str]:
         said["probes"] = SICK if failing >= rules["probes_share"] else WELL
     if side.error_share is not None:
         said["errors"] = SICK if side.error_share >= rules["error_share"] else WELL
+    if side.answered and not any(side.answered.values()):
+        said["apis"] = SICK
     return said
 
 

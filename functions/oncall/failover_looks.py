@@ -23,6 +23,7 @@ from oncall.words import duration, percent
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from oncall.incident import Entry
     from oncall.service import Role
 
 _FULL = 100
@@ -94,6 +95,12 @@ def effect(order: Mapping[str, Any], done: Sequence[str]) -> str:
     told = [f"{step['sentence']} (undo: {step['undo']})" for step in made]
     told += [f"{s['sentence']} ({s['no_undo_because']})" for s in lost if not s["undo"]]
     return f"Done and left so: {'; '.join(told)}." if told else ""
+
+
+def effect_of(entries: Sequence[Entry]) -> str:
+    """Say what the steps that a timeline tells of have done, of all the run's plans."""
+    steps = [entry.data["step"] for entry in entries if "step" in entry.data]
+    return effect({"steps": steps}, [step["id"] for step in steps])
 
 
 def shifts(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -122,6 +122,17 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestMetrics:
+    """The metrics that count requests, and those that fail."""
+
+    namespace: str
+    count: str
+    errors: str
+    dimensions: Mapping[Role, Mapping[str, str]]
+    """By role."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shift:
     """The steps in which traffic moves: shares in percent, rising to 100."""
 
@@ -160,6 +171,7 @@ class Service:
     soak_seconds: int
     approvers: tuple[str, ...]
     """Of a failback; two of them, or any two of the stack's where there are none."""
+    requests: RequestMetrics | None = None
 
 
 def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
@@ -169,7 +181,7 @@ def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
 
 @cache
 def load(name: str, folder: Path = CONTRACTS) -> Service:
-    """Read the service ``name``, or the one whose record ``name`` is (``shop.example.com``).
+    """Read the service ``name``, or the one whose record or primary's health check that is.
 
     Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
     """
@@ -177,7 +189,7 @@ def load(name: str, folder: Path = CONTRACTS) -> Service:
     for one in (name,) if name in known else known:
         document = _read(folder / "services" / f"{one}.yaml")
         service = parse(document, one, folder)
-        if name in {one, service.record}:
+        if name in {one, service.record, *service.health_checks["primary"]}:
             return service
     raise BadInput(
         f"name: there is no service {name!r}; there are {', '.join(known) or 'none'}. Write "
@@ -387,7 +399,15 @@ def _service(text: Mapping[str, Any]) -> Service:
         game_day=text.get("game_day", False),
         soak_seconds=failback.get("soak_seconds", 3600),
         approvers=tuple(failback.get("approvers", ())),
+        requests=_requests(text.get("requests")),
     )
+
+
+def _requests(text: Mapping[str, Any] | None) -> RequestMetrics | None:
+    if text is None:
+        return None
+    dimensions: dict[Role, Mapping[str, str]] = {role: text[role] for role in ROLES}
+    return RequestMetrics(text["namespace"], text["count"], text["errors"], dimensions)
 
 
 def _routing_control(text: Mapping[str, Any] | None) -> RoutingControl | None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from oncall import service
 from oncall.errors import BadInput
+from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,20 +67,29 @@ def function_name(text: str) -> str:
 def arn_of(kind: str, text: str, *, partition: str, region: str, account: str) -> str:
     """Return the ARN of a target of ``kind`` in this account and region.
 
-    ``kind`` is the contract's input: ``queue``, ``dlq`` or ``function``. It is the one that
-    ``resolve`` finds, so that whoever locks the target locks the same. A function's has neither
-    version nor alias: its concurrency is one for all of them.
+    ``kind`` is the contract's input: ``queue``, ``dlq``, ``function`` or ``name``. It is the one
+    that ``resolve`` finds, so that whoever locks the target locks the same. A function's has no
+    version and no alias: its concurrency is one for all of them. A service's is its hosted zone's,
+    with the record. Raises ``BadInput``.
     """
     if kind == "function":
         match = _FUNCTION_ARN.fullmatch(text)
         if match:
             return match["arn"]
         return f"arn:{partition}:lambda:{region}:{account}:function:{function_name(text)}"
+    if kind == "name":
+        about = service.load(text)
+        return f"arn:{partition}:route53:::hostedzone/{about.zone_id}/{about.record}"
     if text.startswith("arn:"):
         return text
     if kind not in _QUEUES:
         raise BadInput(f"{kind}: a target of this kind has to be given by its ARN.")
     return f"arn:{partition}:sqs:{region}:{account}:{queue_name(text)}"
+
+
+def service_name(arn: str) -> str:
+    """Return the record of the service that a target's ARN is of."""
+    return arn.rpartition("/")[2]
 
 
 def resolve(aws: Services, kind: str, text: str) -> Target:
@@ -134,6 +145,17 @@ def _resolve_function(aws: Services, text: str) -> Target:
     return Target(arn=arn, name=name, tags=functions.list_tags(Resource=arn)["Tags"])
 
 
+def _resolve_service(aws: Services, text: str) -> Target:
+    """Find a service's file; by it its owner has opted in.
+
+    No tag is read: those of hosted zones come from Route 53's control plane, which may be away.
+    """
+    here = aws.settings.region
+    partition = aws.session.get_partition_for_region(here)
+    arn = arn_of("name", text, partition=partition, region=here, account="")
+    return Target(arn, service_name(arn), {OPT_IN_TAG: OPT_IN_VALUE})
+
+
 def _check_region(
     kind: str, text: str, match: re.Match[str] | None, here: str, example: str
 ) -> None:
@@ -156,4 +178,5 @@ _RESOLVERS: Mapping[str, Callable[[Services, str], Target]] = {
     "queue": _resolve_queue,
     "dlq": partial(_resolve_queue, kind="dlq"),
     "function": _resolve_function,
+    "name": _resolve_service,
 }

@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.aws import AwsAccount, EmbeddedAws, StackError
-from local.aws.bridges import route53_cloudformation, route53_health_checks, route53_records
+from local.aws.bridges import iam, route53_cloudformation, route53_health_checks, route53_records
 from local.aws.cloudwatch import put_metric_history
 from local.aws.route53.data_plane import Route53DataPlane
 
@@ -405,3 +405,43 @@ def test_a_role_may_be_held_to_one_record(aws: AwsAccount, zone: str, stack: Dep
     assert call("UPSERT", "www.example.com", "api.example.com") == "AccessDenied"
     assert call("CREATE", "www.example.com") == "AccessDenied"
     assert call("UPSERT", "WWW.example.com.") == "allowed"
+
+
+def test_a_role_may_be_held_to_one_health_check(aws: AwsAccount, stack: Deploy) -> None:
+    code = """
+        import boto3
+        from botocore.exceptions import ClientError
+
+        def handler(event, context):
+            try:
+                boto3.client("route53").get_health_check_status(HealthCheckId=event["check"])
+            except ClientError as error:
+                return error.response["Error"]["Code"]
+            return "allowed"
+    """
+    own, other = check(aws, IPAddress="192.0.2.1"), check(aws, IPAddress="192.0.2.2")
+    names = stack(
+        f"""
+        Read:
+          Type: AWS::Serverless::Function
+          Properties:
+            Policies:
+              - Version: "2012-10-17"
+                Statement:
+                  - Effect: Allow
+                    Action: route53:GetHealthCheckStatus
+                    Resource: arn:aws:route53:::healthcheck/{own}
+        """,
+        code,
+    )
+
+    def call(check_id: str) -> Any:
+        answer = aws.client("lambda").invoke(
+            FunctionName=names["Read"], Payload=json.dumps({"check": check_id})
+        )
+        return json.loads(answer["Payload"].read())
+
+    assert call(other) == "AccessDenied"
+    assert call(own) == "allowed"
+    with iam.BRIDGE.off():
+        assert call(own) == "AccessDenied"

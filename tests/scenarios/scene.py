@@ -24,6 +24,8 @@ _PRODUCTION_WRITES = frozenset(
         "lambda:PutProvisionedConcurrencyConfig",
         "lambda:DeleteProvisionedConcurrencyConfig",
         "lambda:UpdateEventSourceMapping",
+        "route53:ChangeResourceRecordSets",
+        "route53-recovery-cluster:UpdateRoutingControlStates",
         "sqs:DeleteMessage",
         "sqs:SendMessage",
         "sqs:StartMessageMoveTask",

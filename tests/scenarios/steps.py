@@ -195,6 +195,16 @@ class Steps(Alarms, LetterSteps):
             status=given.get("status", 0), role=f"{role}FunctionRole",
         )  # fmt: skip
 
+    def _do_blocked(self, regions: list[str]) -> None:
+        """Let nothing through to these Regions, nor to the control planes that all share."""
+        faults = self.world.aws.faults
+        for region in regions:
+            faults.block(region=region)
+        faults.block_global_services()
+
+    def _do_dns_change_seconds(self, seconds: float) -> None:
+        self.world.aws.set_dns_change_seconds(seconds)
+
     def _do_alarm_events(self, value: str) -> None:
         self.world.alarm_events(enabled=value == "work")
 

@@ -20,6 +20,7 @@ from ministack.services import lambda_svc, sqs, stepfunctions
 from local.aws import AwsAccount, EmbeddedAws, edge
 from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history, store
 from local.aws.recorder import Call
+from local.aws.route53.data_plane import Route53DataPlane
 from local.playground import REGION, ROOT, STACK, Playground
 from tools.checks import machines
 
@@ -58,13 +59,14 @@ class Worlds:
         self._worlds: dict[str, World] = {}
         self._accounts = itertools.count(210_000_000_001)
         self._cloudwatch = CloudWatch(Settings(resolution_seconds=1))
+        self._route53 = Route53DataPlane(interval_seconds=3600)
         self._stack = ExitStack()
         self.held: set[str] = set()
         """Mappings whose poller takes nothing, so that a queue stays as its story says."""
 
     def __enter__(self) -> Self:
         self.aws = self._stack.enter_context(
-            EmbeddedAws(region=REGION, extensions=(self._cloudwatch,))
+            EmbeddedAws(region=REGION, extensions=(self._cloudwatch, self._route53))
         )
         original = lambda_svc._sqs_esm_concurrency
 
@@ -106,6 +108,11 @@ class Worlds:
         """Publish no metrics of these queues and functions: the story seeds them."""
         for arn in arns:
             self._cloudwatch.leave_alone(arn)
+
+    def name_servers(self, account: str) -> dict[str, tuple[str, int]]:
+        """Return host and port of an account's name servers by name."""
+        servers = self._route53.name_servers(account)
+        return {name.rstrip("."): server.address for name, server in servers.items()}
 
     def all(self) -> "list[World]":
         """Return the worlds there are."""

@@ -848,3 +848,14 @@ def test_only_the_region_that_traffic_goes_to_may_run_it(facts: Facts) -> None:
 def test_the_sample_file_is_what_these_tests_build_on() -> None:
     text = yaml.safe_load((CONTRACTS / "services" / "shop.yaml").read_text("utf-8"))
     assert text["regions"] == {"primary": HOME, "standby": AWAY}
+
+
+def test_a_region_none_of_whose_apis_answers_is_a_signal_when_nobody_tells_of_checkers() -> None:
+    dark = side(
+        OUTAGE.primary, checkers={}, error_share=None, answered={"lambda": False, "rds": False}
+    )
+    assert failover.health(dark, RULES) == "sick"
+    assert failover.health(replace(dark, answered={"lambda": True, "rds": False}), RULES) != "sick"
+    assert failover.health(replace(dark, answered={}), RULES) != "sick"
+    seen = replace(dark, probes=dict.fromkeys(dark.probes, True))
+    assert failover.health(seen, RULES) != "sick"

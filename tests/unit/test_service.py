@@ -172,7 +172,7 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: changed("capacity.standby.0.kind", "ecs-desired-count"), "has no ecs-desired-count"),
     (lambda: changed("capacity.standby.0.kind", "ponies"), "'ponies' is not one of"),
-    (lambda: changed("probes.public.url", "http://shop.example.com"), "probes.public.url: "),
+    (lambda: changed("probes.public.url", "ftp://shop.example.com"), "probes.public.url: "),
     (lambda: changed("shift.percents", [10, 5, 100]), "shift.percents: [10, 5, 100] does not rise"),
     (lambda: changed("shift.percents", [10, 50]), "shift.percents: [10, 50] does not rise"),
     (lambda: changed("failback.approvers", ["one"]), "failback.approvers: ['one'] is too short"),

@@ -28,6 +28,7 @@ STAR_ACTIONS = frozenset(
         "cloudwatch:GetMetricData",
         "cloudwatch:GetMetricStatistics",
         "cloudwatch:GetMetricWidgetImage",
+        "cloudwatch:PutMetricData",
         "lambda:GetAccountSettings",
         "lambda:ListEventSourceMappings",
         "states:SendTaskFailure",

@@ -17,7 +17,7 @@ _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+?)\s*$", re.MULTILINE)
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # Packages whose import name is not that of their distribution; boto3 comes with the runtime.
-_IMPORT_NAMES = {"pyyaml": "yaml", "slack-sdk": "slack_sdk"}
+_IMPORT_NAMES = {"dnspython": "dns", "pyyaml": "yaml", "slack-sdk": "slack_sdk"}
 _RUNTIME = frozenset({"boto3", "botocore"})
 
 

@@ -28,6 +28,11 @@ AWS_METRICS: Mapping[str, Mapping[str, set[Dimensions]]] = {
         ApproximateNumberOfMessagesVisible NumberOfDeduplicatedSentMessages NumberOfEmptyReceives
         NumberOfMessagesDeleted NumberOfMessagesReceived NumberOfMessagesSent SentMessageSize""",
     ),
+    # https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/monitoring-cloudwatch.html
+    "AWS/Route53": _metrics(
+        (("HealthCheckId",),),
+        "ChildHealthCheckHealthyCount HealthCheckPercentageHealthy HealthCheckStatus",
+    ),
     # https://docs.aws.amazon.com/lambda/latest/dg/monitoring-metrics-types.html
     "AWS/Lambda": {
         **_metrics(

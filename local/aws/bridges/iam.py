@@ -5,6 +5,7 @@ ListEventSourceMappings, PutProvisionedConcurrencyConfig for UpdateFunctionCode,
 UpdateEventSourceMapping or GetAccountSettings at all; it takes an alias for its function, and knows
 no tags of event source mappings and aliases, nor `cloudwatch:namespace`, `lambda:FunctionArn` and
 `route53:ChangeResourceRecordSetsNormalizedRecordNames` with its kin.
+Health checks, changes of Route 53 and the safety rules of a control panel are checked on nothing.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
 checked on no queue, and GetQueueUrl for another account's queue on one of the caller's.
 
@@ -13,8 +14,11 @@ versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudw
 PutMetricData; one about provisioned concurrency is checked on the alias or version, a list of them
 on the function
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html,
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html); a
-move task is checked on the dead-letter queue
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html);
+those of Route 53 and of control panels are checked on themselves
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonroute53.html,
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonroute53recoverycontrols.html);
+a move task is checked on the dead-letter queue
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html), and
 GetQueueUrl on the queue of the account that QueueOwnerAWSAccountId names
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html).
@@ -168,6 +172,10 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
         return f"{arn}:{qualifier}" if qualifier else arn
     if service == "route53-recovery-cluster":
         return _routing_control(body)
+    if service == "route53" and arn == "*":
+        return _of_route53(path)
+    if service == "route53-recovery-control-config" and path.endswith("/safetyrules"):
+        return unquote(path).removeprefix("/controlpanel/").removesuffix("/safetyrules")
     if service == "sqs" and arn == "*":
         return _dead_letter_queue(body)
     if service == "sqs" and (owner := _queue_owner(body)):
@@ -192,6 +200,13 @@ def _routing_control(body: bytes) -> str:
         return "*"
     first = next(iter(data.get("UpdateRoutingControlStateEntries") or []), data)
     return str(first.get("RoutingControlArn") or data.get("ControlPanelArn") or "*")
+
+
+def _of_route53(path: str) -> str:
+    """Return the health check or change that a path names, e.g. `/2013-04-01/change/C1`."""
+    kind, _, rest = path.strip("/").partition("/")[2].partition("/")
+    name = rest.partition("/")[0]
+    return f"arn:aws:route53:::{kind}/{name}" if kind in {"healthcheck", "change"} and name else "*"
 
 
 def _dead_letter_queue(body: bytes) -> str:

@@ -1,0 +1,42 @@
+"""Inspect a service in both its Regions, as far as they answer.
+
+Called with ``{"run", "state"}``; returns ``{"facts": {...}}``, the fields of
+``oncall.failover.Facts``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from oncall import contract as contracts
+from oncall import failover_facts, service
+from oncall.failover import FAILOVER
+from oncall.step import step
+from oncall.targets import service_name
+from oncall.times import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.services import Services
+    from oncall.step import Call
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Read everything that diagnosis and plan go by."""
+    trigger = aws.store.load(call.run.incident).trigger
+    options = trigger.get("options", {})
+    changed = trigger.get("alarm", {}).get("changed_at", "")
+    facts = failover_facts.read_facts(
+        aws,
+        service.load(service_name(call.run.target)),
+        contracts.load(call.run.runbook).verification,
+        direction=FAILOVER,
+        sick_since=parse(changed).timestamp() if changed else None,
+        not_the_deploy=options.get("not_the_deploy") == "yes",
+    )
+    return {"facts": asdict(facts)}
+
+
+handler = step(work)

@@ -1,0 +1,61 @@
+"""Look whether clients have moved and the service works where they went.
+
+Called as ``looking.take`` says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from oncall import contract as contracts
+from oncall import failover_looks, failover_watch, looking, service
+from oncall.step import step
+from oncall.targets import service_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from oncall.incident import Incident
+    from oncall.plans import Look
+    from oncall.services import Services
+    from oncall.step import Call
+
+
+def work(call: Call, aws: Services) -> Mapping[str, Any]:
+    """Look once. Raises what ``looking.take`` raises."""
+    rules = contracts.load(call.run.runbook).verification
+    about = service.load(service_name(call.run.target))
+
+    def seen(incident: Incident) -> failover_looks.Seen:
+        changes = [entry.data.get("change_id", "") for entry in incident.entries]
+        made = [one for one in changes if one]
+        return failover_watch.look(
+            aws, about, rules, goes_to="standby", change_id=made[-1] if made else ""
+        )
+
+    def planned(incident: Incident) -> Mapping[str, Any]:
+        if incident.plan["order"]:
+            return incident.plan
+        # It has moved already and is only watched.
+        order = {"steps": [], "record": about.record, "loss_seconds": 0}
+        return {**incident.plan, "order": {**order, "to": about.regions["standby"]}}
+
+    def told(before: Look, incident: Incident) -> Look:
+        effect = failover_looks.effect_of(incident.entries)
+        return replace(before, carry={**before.carry, "effect": effect})
+
+    def relief(before: Look, incident: Incident) -> Look:
+        return failover_looks.assess(
+            told(before, incident), seen(incident), planned(incident), rules
+        )
+
+    def calm(before: Look, incident: Incident) -> Look:
+        return failover_looks.assess_calm(
+            told(before, incident), seen(incident), planned(incident), rules
+        )
+
+    return looking.take(call, aws, relief, calm)
+
+
+handler = step(work)

@@ -1,0 +1,298 @@
+"""A service in two Regions: real record sets that name servers answer, and two real web servers.
+
+The primary is 127.0.0.1 and its Region us-east-1, the standby 127.0.0.2 and the world's Region.
+"""
+
+import http.server
+import io
+import threading
+import uuid
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+import yaml
+
+from local.playground import REGION, ROOT, STACK
+from oncall import name_servers
+from tests.integration import two_regions
+from tests.scenarios.targets.base import Target
+from tests.scenarios.world import Metric, World
+
+PRIMARY = "us-east-1"
+_ADDRESSES = {"primary": "127.0.0.1", "standby": "127.0.0.2"}
+_ROLES = ("primary", "standby")
+_READERS = (
+    "open-incident",
+    "inspect-failover",
+    "plan-failover",
+    "take-failover-step",
+    "verify-failover",
+    "dispatch-alarm",
+    "reconcile",
+)
+"""Functions that read service files."""
+_ROLE = "failover-stories"
+RESOURCES = (
+    "arn:aws:route53:::hostedzone/*,"
+    "arn:aws:route53-recovery-control::{account}:controlpanel/*,"
+    "arn:aws:s3:::failover-*"
+)
+
+type Json = dict[str, Any]
+
+
+@dataclass
+class Service(Target):
+    """One service."""
+
+    KIND: ClassVar[str] = "service"
+    GIVEN: ClassVar[Mapping[str, Any]] = {
+        "settings": {"FailoverResources": RESOURCES},
+        "metrics": "sick",
+        "service": {
+            "levers": ["records"],
+            "primary": "sick",
+            "standby": "well",
+            "opted_in": True,
+            "unattended": False,
+            "swapped": False,
+            "capacity": 0,
+            "percents": [],
+        },
+    }
+    ALARM: ClassVar[str] = "sick"
+    THRESHOLD: ClassVar[float] = 1
+
+    zone: str = ""
+    checks: dict[str, str] = field(default_factory=dict)
+    file: Json = field(default_factory=dict)
+    mappings: dict[str, str] = field(default_factory=dict)
+    health: dict[str, str] = field(default_factory=dict)
+    servers: list[http.server.ThreadingHTTPServer] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, world: World, name: str, given: Mapping[str, Any]) -> Self:
+        """Create a zone, web servers, health checks, consumers and the service's file."""
+        wanted = given["service"]
+        world.aws.set_dns_change_seconds(0)
+        made = cls(world, name, "")
+        made.health = {role: wanted[role] for role in _ROLES}
+        port = made._serve()
+        made.checks = {role: two_regions.health_check(world.aws) for role in _ROLES}
+        for role in _ROLES:
+            made.change(role, wanted[role])
+        made._make_consumers(opted_in=wanted["opted_in"])
+        controls = two_regions.controls(world.aws, name) if "control" in wanted["levers"] else None
+        made._make_records(controls)
+        made._write_file(wanted, controls, port)
+        return made
+
+    def _client(self, service: str, region: str = REGION) -> Any:
+        return two_regions.client(self.world.aws, service, region)
+
+    def _serve(self) -> int:
+        """Serve the health of both Regions on one port; return it."""
+        port = 0
+        for role in _ROLES:
+            server = http.server.ThreadingHTTPServer(
+                (_ADDRESSES[role], port), _handler(self.health, role)
+            )
+            port = server.server_address[1]
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+            self.servers.append(server)
+        return port
+
+    def _make_consumers(self, *, opted_in: bool) -> None:
+        iam = self.world.client("iam")
+        with suppress(iam.exceptions.EntityAlreadyExistsException):
+            iam.create_role(RoleName=_ROLE, AssumeRolePolicyDocument=two_regions.TRUST)
+        for role, region in self._regions.items():
+            self.mappings[role] = two_regions.consumer(
+                self.world.aws, region, enabled=role == "primary", name=self.name, role=_ROLE
+            )
+        if not opted_in:
+            self.untag("consumer")
+
+    @property
+    def _regions(self) -> dict[str, str]:
+        return {"primary": PRIMARY, "standby": REGION}
+
+    @property
+    def record(self) -> str:
+        """The name that clients resolve."""
+        return f"www.{self.name}.example.com"
+
+    def _make_records(self, controls: Mapping[str, Any] | None) -> None:
+        route53 = self._client("route53")
+        made = route53.create_hosted_zone(
+            Name=f"{self.name}.example.com", CallerReference=str(uuid.uuid4())
+        )
+        self.zone = made["HostedZone"]["Id"].rpartition("/")[2]
+        self.arn = f"arn:aws:route53:::hostedzone/{self.zone}/{self.record}"
+        for role in _ROLES:
+            check = {}
+            if controls is not None:
+                check["HealthCheckId"] = two_regions.health_check(
+                    self.world.aws, Type="RECOVERY_CONTROL", RoutingControlArn=controls[role]
+                )
+            self._put_set(role, {"primary": 100, "standby": 0}[role], check)
+
+    def _put_set(self, role: str, weight: int, more: Mapping[str, str]) -> None:
+        one = {
+            "Name": self.record,
+            "Type": "A",
+            "SetIdentifier": role,
+            "Weight": weight,
+            "TTL": 1,
+            "ResourceRecords": [{"Value": _ADDRESSES[role]}],
+            **more,
+        }
+        self._client("route53").change_resource_record_sets(
+            HostedZoneId=self.zone,
+            ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": one}]},
+        )
+
+    def _write_file(
+        self, wanted: Mapping[str, Any], controls: Mapping[str, Any] | None, port: int
+    ) -> None:
+        regions = self._regions
+        if wanted["swapped"]:
+            regions["standby"] = "us-west-2"
+        levers: Json = {}
+        if controls is not None:
+            levers["routing_control"] = dict(controls)
+        if "records" in wanted["levers"]:
+            levers["records"] = {"policy": "weighted", "primary": "primary", "standby": "standby"}
+        self.file = {
+            "name": self.name,
+            "owner": "shop-team",
+            "record": {"name": self.record, "type": "A", "ttl_seconds": 1},
+            "zone": {"name": f"{self.name}.example.com", "id": self.zone},
+            "regions": regions,
+            "levers": levers,
+            "health_checks": {role: [check] for role, check in self.checks.items()},
+            "probes": {
+                **{r: {"url": f"http://{_ADDRESSES[r]}:{port}/health"} for r in _ROLES},
+                "public": {"url": f"http://{self.record}:{port}/health"},
+            },
+            "targets": {"rto_seconds": 600, "rpo_seconds": 30},
+            "unattended": wanted["unattended"],
+        }
+        if not wanted["swapped"]:
+            self.file["consumers"] = {role: [arn] for role, arn in self.mappings.items()}
+        if wanted["capacity"]:
+            function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
+            self.file["capacity"] = {
+                "standby": [
+                    {
+                        "kind": "provisioned-concurrency",
+                        "resource": f"{function}:live",
+                        "at_least": wanted["capacity"],
+                    }
+                ]
+            }
+        if wanted["percents"]:
+            self.file["shift"] = {
+                "percents": wanted["percents"],
+                "wait_seconds": 1,
+                "on_failover": True,
+            }
+        self._ship()
+
+    def _ship(self) -> None:
+        """Ship the service's file with the functions, as a deployment would."""
+        functions = self.world.client("lambda")
+        code = io.BytesIO()
+        with zipfile.ZipFile(code, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            folder = ROOT / "functions"
+            for path in sorted(folder.rglob("*.py")):
+                archive.write(path, path.relative_to(folder))
+            for path in sorted((ROOT / "runbooks").rglob("*.*")):
+                archive.write(path, path.relative_to(ROOT))
+            archive.writestr(f"runbooks/services/{self.name}.yaml", yaml.safe_dump(self.file))
+        for name in _READERS:
+            functions.update_function_code(FunctionName=f"{STACK}-{name}", ZipFile=code.getvalue())
+        servers = self.world.worlds.name_servers(self.world.aws.account)
+        known = ",".join(f"{name}={host}:{port}" for name, (host, port) in servers.items())
+        name = f"{STACK}-verify-failover"
+        found = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        functions.update_function_configuration(
+            FunctionName=name, Environment={"Variables": {**found, "NAME_SERVERS": known}}
+        )
+
+    def placeholders(self) -> Mapping[str, str]:
+        return {"name": self.record, "service": self.name, "mapping": self.mappings["primary"]}
+
+    def settings(self) -> Json:
+        found: Json = dict(self.health)
+        servers = self.world.worlds.name_servers(self.world.aws.account)
+        given = set().union(
+            *(one or () for one in name_servers.answers(servers, self.record, "A").values())
+        )
+        found["answers"] = ",".join(sorted(r for r, a in _ADDRESSES.items() if a in given))
+        for role, region in self._regions.items():
+            uuid_ = self.mappings[role].rsplit(":", 1)[-1]
+            state = self._client("lambda", region).get_event_source_mapping(UUID=uuid_)["State"]
+            found[f"{role}_consumer"] = state in {"Enabled", "Enabling"}
+        return found
+
+    def change(self, setting: str, value: Any) -> None:
+        if setting == "weights":
+            for role in _ROLES:
+                self._put_set(role, value[role], {})
+            return
+        self.health[setting] = value
+        self.world.aws.set_health(self.checks[setting], healthy=value == "well")
+
+    def metrics(self) -> Mapping[str, Metric]:
+        return {"failing": Metric("Shop", {"Service": self.name}, "Failing")}
+
+    def alarm(self, dimension: str) -> Json:
+        return {
+            "Namespace": "Shop",
+            "MetricName": "Failing",
+            "Dimensions": [{"Name": "Service", "Value": dimension}],
+            "Statistic": "Maximum",
+            "Period": 1,
+        }
+
+    @property
+    def beside(self) -> str:
+        return f"{self.name}-other"
+
+    def untag(self, what: str) -> None:
+        del what
+        for role, region in self._regions.items():
+            self._client("lambda", region).untag_resource(
+                Resource=self.mappings[role], TagKeys=["runbook-automation"]
+            )
+
+    def untag_once_read(self, what: str, role: str) -> None:
+        raise NotImplementedError(f"{what}, {role}: no story takes the opt-in off just then")
+
+    def rest(self) -> None:
+        self.world.aws.set_dns_change_seconds(0)
+        for server in self.servers:
+            server.shutdown()
+            server.server_close()
+
+    def forget(self) -> None:
+        for role, region in self._regions.items():
+            functions = self._client("lambda", region)
+            functions.delete_event_source_mapping(UUID=self.mappings[role].rsplit(":", 1)[-1])
+            functions.delete_function(FunctionName=self.name)
+
+
+def _handler(health: Mapping[str, str], role: str) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if health[role] == "well" else 503)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler
