@@ -16,7 +16,7 @@ from oncall import readiness, service
 from oncall.errors import BadInput
 from oncall.failover import FAILOVER
 from oncall.failover_facts import read_facts
-from oncall.readiness import OK, WARN, Finding, broken_file
+from oncall.readiness import BAD, OK, WARN, Finding, broken_file
 from oncall.readiness_facts import read_inventory
 from oncall.services import Services, Settings
 from oncall.words import UNKNOWN
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from oncall.service import Service
 
 _WIDE = 220
+_WORST_FIRST = (BAD, UNKNOWN, WARN, OK)
 _SETTINGS = Settings(
     table="",
     stack="",
@@ -83,7 +84,7 @@ def exit_code(found: Mapping[str, Sequence[Finding]]) -> int:
 
 
 def show(found: Mapping[str, Sequence[Finding]], output: str) -> None:
-    """Print findings as a table, as text for a log or a message, or as a JSON list."""
+    """Print findings as a table, the worst first, as text for a log, or as a JSON list."""
     rows = [(name, one) for name, listed in found.items() for one in listed]
     if output == "json":
         told = [{"service": name, **asdict(one)} for name, one in rows]
@@ -96,7 +97,7 @@ def show(found: Mapping[str, Sequence[Finding]], output: str) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("service", "verdict", "what", "number", ""):
         table.add_column(heading, overflow="fold")
-    for name, one in rows:
+    for name, one in sorted(rows, key=lambda row: _WORST_FIRST.index(row[1].verdict)):
         table.add_row(name, one.verdict, one.name, _number(one.number), one.sentence)
     console = Console()
     if not console.is_terminal:
@@ -110,9 +111,5 @@ def _number(value: float | None) -> str:
 
 
 def _summary(verdicts: Sequence[str]) -> str:
-    words = [
-        f"{verdicts.count(word)} {word}"
-        for word in (readiness.BAD, UNKNOWN, WARN, OK)
-        if word in verdicts
-    ]
+    words = [f"{verdicts.count(word)} {word}" for word in _WORST_FIRST if word in verdicts]
     return f"{', '.join(words)}."

@@ -6,6 +6,7 @@ no secrets and no parameters.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from oncall.failover import (
     lags,
     points_to,
 )
-from oncall.failover_checks import ASK, NO, checks, choose
+from oncall.failover_checks import NO, checks, choose
 from oncall.service import ROLES, S3Signal
 from oncall.words import UNKNOWN, duration
 
@@ -42,6 +43,12 @@ RULES: Mapping[str, float] = {
 """As ``failover`` reads them. One place probes: where the doctor is asked from."""
 _ENDPOINTS = frozenset({"HTTP", "HTTPS", "HTTP_STR_MATCH", "HTTPS_STR_MATCH", "TCP"})
 """Types of health checks that checkers observe (Route 53 ``HealthCheckConfig.Type``)."""
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "GreaterThanThreshold": operator.gt,
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "LessThanThreshold": operator.lt,
+    "LessThanOrEqualToThreshold": operator.le,
+}
 _DEEP = 5
 """So many calculated checks within each other are followed."""
 
@@ -315,15 +322,16 @@ def _follows(
         return Finding(name, OK, None, f"{region}'s record set follows its lever.")
     if BAD in said:
         words = (
-            f"The calculated health check of {region}'s record set stays healthy without its "
-            f"lever's. Let it need all its children: `aws route53 update-health-check "
-            f"--health-check-id ID --health-threshold N`; {_see(service)}."
+            f"The calculated health check of {region}'s record set, or one within it, does not "
+            f"fall with its lever's: it has to be on, not inverted, and need all its children. "
+            f"`aws route53 update-health-check --health-check-id {next(filter(None, ids))} "
+            f"--no-disabled --no-inverted --health-threshold N`."
         )
         return Finding(name, BAD, None, words)
     if UNKNOWN in said:
         words = (
             f"What {region}'s record set follows was not read in full: `aws route53 "
-            f"get-health-check --health-check-id {next(one for one in ids if one)}`."
+            f"get-health-check --health-check-id {next(filter(None, ids))}`."
         )
         return Finding(name, UNKNOWN, None, words)
     words = (
@@ -433,14 +441,31 @@ def _signal(service: Service, facts: Facts, inventory: Inventory) -> list[Findin
     lever, seen = service.health_check, facts.lever(HEALTH_CHECK)
     if lever is None or seen is None:
         return []
-    check = inventory.health_checks.get(lever.id)
-    inverted = isinstance(lever.signal, S3Signal) and lever.signal.away_when == "present"
-    name = "health_check:lever"
+    check, name = inventory.health_checks.get(lever.id), "health_check:lever"
+    judged = _check(name, lever.id, check, inverted=_inverted(lever, inventory))
+    if judged.verdict == OK:
+        judged = _watched(lever, check, name) or judged
+    away = _is_away(seen.open) if seen.answered else None
     return [
-        _signal_state(service, lever, away=_is_away(seen.open) if seen.answered else None),
-        _watched(lever, check, name) or _check(name, lever.id, check, inverted=inverted),
+        _signal_state(service, lever, away=away),
+        judged,
         *_alarm(service, lever, inventory),
     ]
+
+
+def _inverted(lever: HealthCheckLever, inventory: Inventory) -> bool | None:
+    """Return whether the check has to be inverted; ``None``: nothing tells."""
+    if isinstance(lever.signal, S3Signal):
+        return lever.signal.away_when == "present"
+    at_home = _rings(inventory.alarm, lever.signal.home_value)
+    return at_home if at_home != _rings(inventory.alarm, lever.signal.away_value) else None
+
+
+def _rings(alarm: Mapping[str, Any] | None, value: float) -> bool | None:
+    """Return whether an alarm is in ALARM at a value of its metric; ``None``: nothing tells."""
+    compare = _COMPARISONS.get((alarm or {}).get("ComparisonOperator", ""))
+    threshold = (alarm or {}).get("Threshold")
+    return compare(value, threshold) if compare and threshold is not None else None
 
 
 def _is_away(is_open: Mapping[Role, bool]) -> bool | None:
@@ -531,6 +556,13 @@ def _alarm(service: Service, lever: HealthCheckLever, inventory: Inventory) -> l
             f"{service.regions['standby']}, so the signal would move nothing: {see}."
         )
         return [Finding("signal:alarm", BAD, None, words)]
+    at_home = _rings(alarm, signal.home_value)
+    if at_home is not None and at_home == _rings(alarm, signal.away_value):
+        words = (
+            f"{signal.name} does not tell {signal.away_value:g} from {signal.home_value:g}, so the "
+            f"signal would move nothing. Set its threshold between the two: {see}."
+        )
+        return [Finding("signal:alarm", BAD, alarm.get("Threshold"), words)]
     return [Finding("signal:alarm", OK, None, f"{signal.name} watches the signal's metric.")]
 
 
@@ -550,13 +582,30 @@ def _health_checks(service: Service, inventory: Inventory) -> list[Finding]:
             seen, name = inventory.health_checks.get(one), f"health_check:{role}:{one}"
             sick = BAD if role == "standby" else WARN
             found.append(_check(name, one, seen, inverted=False, sick=sick))
-    return found
+    return [*found, *_others(service, inventory)]
+
+
+def _others(service: Service, inventory: Inventory) -> list[Finding]:
+    """Judge the checks that record sets follow and the file does not name."""
+    named = {one for role in ROLES for one in service.health_checks[role]}
+    named |= {service.health_check.id} if service.health_check else set()
+    sets = inventory.record_sets or ()
+    followed = {str(one["HealthCheckId"]) for one in sets if one.get("HealthCheckId")}
+    others = sorted((followed | inventory.health_checks.keys()) - named)
+    return [
+        _check(f"health_check:record:{one}", one, inventory.health_checks.get(one), inverted=None)
+        for one in others
+    ]
 
 
 def _check(
-    name: str, check: str, seen: HealthCheckSeen | None, *, inverted: bool, sick: str = ""
+    name: str, check: str, seen: HealthCheckSeen | None, *, inverted: bool | None, sick: str = ""
 ) -> Finding:
-    """Judge a health check. ``sick``: the verdict if its checkers say so, ``""``: not asked."""
+    """Judge a health check.
+
+    ``inverted``: whether it should be, ``None``: either; ``sick``: the verdict if its checkers say
+    so, ``""``: they are not asked.
+    """
     see = f"aws route53 get-health-check --health-check-id {check}"
     update = f"aws route53 update-health-check --health-check-id {check}"
     if seen is None:
@@ -568,7 +617,7 @@ def _check(
     if seen.config.get("Disabled"):
         words = f"{check} is disabled, and Route 53 takes it for healthy: `{update} --no-disabled`."
         return Finding(name, BAD, share, words)
-    if bool(seen.config.get("Inverted")) != inverted:
+    if inverted not in {None, bool(seen.config.get("Inverted"))}:
         word, flag = ("not ", "--inverted") if inverted else ("", "--no-inverted")
         words = f"{check} is {word}inverted, so it says the contrary: `{update} {flag}`."
         return Finding(name, BAD, share, words)
@@ -603,21 +652,18 @@ def _standby(service: Service, facts: Facts, rules: Mapping[str, float]) -> Find
 
 
 def _capacity(service: Service, facts: Facts, rules: Mapping[str, float]) -> list[Finding]:
-    wanted = {f"capacity:{one.resource}": one for one in service.capacity["standby"]}
+    judged = {one.name: one for one in checks(service, facts, rules)}
     found = []
-    for check in checks(service, facts, rules):
-        if check.name not in wanted:
-            continue
-        one, words = wanted[check.name], check.sentence
-        if check.verdict == NO:
-            finding = Finding(check.name, BAD, check.number, f"{words} {_more(service, one)}")
-        elif check.verdict == ASK:
-            # ECS has no quota of tasks to read; of Lambda it is unknown only where it is silent.
-            verdict = WARN if check.number is not None else UNKNOWN
-            finding = Finding(check.name, verdict, check.number, f"{words} {_more(service, one)}")
-        else:
-            finding = Finding(check.name, OK, check.number, words)
-        found.append(finding)
+    for wanted in service.capacity["standby"]:
+        check = judged[f"capacity:{wanted.resource}"]
+        verdict, words = OK, check.sentence
+        if check.verdict != OK:
+            words = f"{words} {_more(service, wanted)}"
+            verdict = BAD if check.verdict == NO else UNKNOWN
+        if verdict == UNKNOWN and wanted.kind == "ecs-desired-count" and check.number is not None:
+            verdict = WARN  # it is never known how many tasks quotas allow
+        name = f"capacity:{wanted.resource.split(':', 5)[-1]}"
+        found.append(Finding(name, verdict, check.number, words))
     return found
 
 
@@ -647,7 +693,7 @@ def _data(service: Service, facts: Facts, store: Store) -> Finding:
         words = f"{store.name}'s copy is {seen.status} and cannot be used: {see}."
         return Finding(name, BAD, None, words)
     if seen.lag_seconds is None:
-        return _no_lag(service, facts, store, see)
+        return _no_lag(service, facts, store)
     if lags(service, facts)[store.name]:
         words = f"{store.name} lags more than the {store.max_lag_seconds} s it may: {see}."
         return Finding(name, BAD, seen.lag_seconds, words)
@@ -657,10 +703,15 @@ def _data(service: Service, facts: Facts, store: Store) -> Finding:
     return Finding(name, OK, seen.lag_seconds, f"{store.name} is replicated and in step.")
 
 
-def _no_lag(service: Service, facts: Facts, store: Store, see: str) -> Finding:
-    name = f"data:{store.name}"
-    region = service.regions["primary" if store.kind == "dynamodb" else "standby"]
-    if store.kind == "dynamodb" and facts.primary.answered.get("cloudwatch"):
+def _no_lag(service: Service, facts: Facts, store: Store) -> Finding:
+    name, is_table = f"data:{store.name}", store.kind == "dynamodb"
+    region = service.regions["primary" if is_table else "standby"]
+    metric = "ReplicationLatency" if is_table else "AuroraGlobalDBReplicationLag"
+    see = (
+        f"`aws cloudwatch list-metrics --region {region} --namespace "
+        f"{'AWS/DynamoDB' if is_table else 'AWS/RDS'} --metric-name {metric}`"
+    )
+    if is_table and facts.primary.answered.get("cloudwatch"):
         # Measured write by write (DynamoDB Developer Guide, "Monitoring global tables").
         words = (
             f"{store.name} has a copy, but no ReplicationLatency within the hour: nobody wrote, or "

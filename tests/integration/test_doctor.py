@@ -204,7 +204,7 @@ def test_a_person_reads_a_table_or_lines() -> None:
     assert table.exit_code == text.exit_code == 0
     head, first, *_ = table.stdout.splitlines()
     assert head.split() == ["service", "verdict", "what", "number"]
-    assert first.split()[:3] == ["shop", "ok", "file"]
-    assert table.stderr.endswith("1 warn, 23 ok.\n")
+    assert first.split()[:3] == ["shop", "warn", "drift:shop:live"]
+    assert table.stderr.endswith("1 warn, 26 ok.\n")
     assert text.stdout.startswith("ok       shop  file: runbooks/services/shop.yaml can be read.\n")
-    assert len(text.stdout.splitlines()) == 24
+    assert len(text.stdout.splitlines()) == 27

@@ -117,8 +117,8 @@ FACTS = Facts(
         StoreSeen("shop", "ACTIVE", 1.0, NOW - 60, writer="primary", source_available=True),
     ),
 )
-ALARM = AlarmSignal("shop-failed-over", "Failover", "shop", 1, 0)
-BY_ALARM = replace(SHOP, health_check=HealthCheckLever(LEVER, 90, ALARM))
+SIGNAL = AlarmSignal("shop-failed-over", "Failover", "shop", 1, 0)
+BY_ALARM = replace(SHOP, health_check=HealthCheckLever(LEVER, 90, SIGNAL))
 ALARM_CHECK = HealthCheckSeen(
     {
         "Type": "CLOUDWATCH_METRIC",
@@ -126,10 +126,17 @@ ALARM_CHECK = HealthCheckSeen(
         "InsufficientDataHealthStatus": "LastKnownStatus",
     }
 )
+ALARM = {
+    "AlarmName": "shop-failed-over",
+    "Namespace": "Failover",
+    "MetricName": "shop",
+    "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+    "Threshold": 1.0,
+}
 ALARM_INVENTORY = replace(
     INVENTORY,
     health_checks={**CHECKS, LEVER: ALARM_CHECK},
-    alarm={"AlarmName": "shop-failed-over", "Namespace": "Failover", "MetricName": "shop"},
+    alarm=ALARM,
 )
 ONLY_RECORDS = replace(SHOP, routing_control=None, health_check=None)
 ONLY_CHECK = replace(SHOP, routing_control=None)
@@ -209,9 +216,12 @@ def test_of_a_service_that_is_ready_all_is_ok() -> None:
         "health_check:lever",
         f"health_check:primary:{PRIMARY_CHECK}",
         f"health_check:standby:{STANDBY_CHECK}",
+        "health_check:record:both",
+        "health_check:record:primary-control",
+        "health_check:record:standby-control",
         "standby",
-        f"capacity:{RESERVED}",
-        f"capacity:{PROVISIONED}",
+        "capacity:function:shop",
+        "capacity:function:shop:live",
         "data:shop-orders",
         "data:shop",
         f"consumers:primary:{MAPPINGS['primary']}",
@@ -342,9 +352,9 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
         FACTS,
         check(BOTH, HealthThreshold=1),
         SHOP,
-        "--health-threshold N",
+        f"--health-check-id {BOTH} --no-disabled --no-inverted --health-threshold N`.",
     ),
-    ("attached:health_check:primary", "bad", FACTS, check(BOTH, Disabled=True), SHOP, "stays"),
+    ("attached:health_check:primary", "bad", FACTS, check(BOTH, Disabled=True), SHOP, "to be on"),
     (
         "attached:routing_control:primary",
         "unknown",
@@ -437,7 +447,41 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
     ),
     ("signal:alarm", "bad", FACTS, replace(ALARM_INVENTORY, alarm={}), BY_ALARM, "There is no al"),
     ("signal:alarm", "unknown", FACTS, replace(ALARM_INVENTORY, alarm=None), BY_ALARM, "not read"),
-    # Health checks of the Regions
+    (
+        "signal:alarm",
+        "bad",
+        FACTS,
+        replace(ALARM_INVENTORY, alarm={**ALARM, "Threshold": 0.0}),
+        BY_ALARM,
+        "does not tell 1 from 0",
+    ),
+    (
+        "health_check:lever",
+        "bad",
+        FACTS,
+        replace(ALARM_INVENTORY, alarm={**ALARM, "ComparisonOperator": "LessThanThreshold"}),
+        BY_ALARM,
+        "not inverted, so it says the contrary",
+    ),
+    # A check that is off is worse than one that is late.
+    (
+        "health_check:lever",
+        "bad",
+        FACTS,
+        check(LEVER, Disabled=True, RequestInterval=30),
+        SHOP,
+        "is disabled",
+    ),
+    # Health checks of the Regions, and those that records follow
+    (
+        f"health_check:record:{STANDBY_CONTROL}",
+        "bad",
+        FACTS,
+        check(STANDBY_CONTROL, Disabled=True),
+        SHOP,
+        "is disabled",
+    ),
+    (f"health_check:record:{BOTH}", "unknown", FACTS, without(BOTH), SHOP, "was not read"),
     (
         "health_check:standby",
         "warn",
@@ -497,16 +541,25 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
     ),
     ("standby", "unknown", standby(checkers={"sa-east-1": False}), INVENTORY, SHOP, "not agree"),
     (
-        f"capacity:{RESERVED}",
+        "capacity:function:shop",
         "bad",
         standby(capacity=(Setting(RESERVED, 20, room=199),)),
         INVENTORY,
         SHOP,
         "quotas allow 199. See the account's pool with `aws lambda get-account-settings",
     ),
-    (f"capacity:{RESERVED}", "unknown", standby(capacity=()), INVENTORY, SHOP, "cannot be read"),
+    ("capacity:function:shop", "unknown", standby(capacity=()), INVENTORY, SHOP, "cannot be read"),
     (
-        f"capacity:{ECS}",
+        "capacity:function:shop",
+        "unknown",
+        standby(capacity=(Setting(RESERVED, 20),)),
+        INVENTORY,
+        SHOP,
+        "if quotas allow: they are unknown.",
+    ),
+    ("capacity:service/shop/web", "unknown", standby(capacity=()), INVENTORY, ON_ECS, "cannot be"),
+    (
+        "capacity:service/shop/web",
         "warn",
         standby(capacity=(Setting(ECS, 2),)),
         INVENTORY,
