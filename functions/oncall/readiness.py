@@ -41,7 +41,7 @@ RULES: Mapping[str, float] = {
     "error_share": 0.2,
 }
 """As ``failover`` reads them. One place probes: where the doctor is asked from."""
-_ENDPOINTS = frozenset({"HTTP", "HTTPS", "HTTP_STR_MATCH", "HTTPS_STR_MATCH", "TCP"})
+OBSERVED = frozenset({"HTTP", "HTTPS", "HTTP_STR_MATCH", "HTTPS_STR_MATCH", "TCP"})
 """Types of health checks that checkers observe (Route 53 ``HealthCheckConfig.Type``)."""
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "GreaterThanThreshold": operator.gt,
@@ -621,7 +621,7 @@ def _check(
         word, flag = ("not ", "--inverted") if inverted else ("", "--no-inverted")
         words = f"{check} is {word}inverted, so it says the contrary: `{update} {flag}`."
         return Finding(name, BAD, share, words)
-    if not sick or seen.config.get("Type") not in _ENDPOINTS:
+    if not sick or seen.config.get("Type") not in OBSERVED:
         return Finding(name, OK, share, f"{check} is there and on.")
     why = f"`aws route53 get-health-check-status --health-check-id {check}`"
     if share is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall.failover_facts import record_sets
-from oncall.readiness import FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness import OBSERVED, FunctionSeen, HealthCheckSeen, Inventory
 from oncall.service import ROLES, AlarmSignal
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 16
-_OBSERVED = ("HTTP", "TCP")
-"""How the types of health checks begin that checkers observe."""
 _REFUSALS = ("AccessDenied", "ExpiredToken", "UnrecognizedClient", "InvalidSignature")
 
 
@@ -126,7 +124,7 @@ def _health_check(aws: Services, check: str) -> HealthCheckSeen:
             raise
         return HealthCheckSeen({})
     config = found["HealthCheckConfig"]
-    if not config["Type"].startswith(_OBSERVED):
+    if config["Type"] not in OBSERVED:
         return HealthCheckSeen(config)
     said = _try(partial(client.get_health_check_status, HealthCheckId=check), None)
     observed = said["HealthCheckObservations"] if said else []
