@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.outcomes import FAILED
-from oncall import readiness, service
+from oncall import service
 from oncall.errors import BadInput
 from oncall.failover import FAILOVER
 from oncall.failover_facts import read_facts
-from oncall.readiness import BAD, OK, WARN, Finding, broken_file
+from oncall.readiness import broken_file, findings
 from oncall.readiness_facts import read_inventory
+from oncall.readiness_seen import BAD, OK, RULES, WARN, Finding
 from oncall.services import Services, Settings
 from oncall.words import UNKNOWN
 
@@ -73,8 +74,8 @@ def _look(one: Service, session: boto3.session.Session) -> tuple[Finding, ...]:
     # Who has no credentials would otherwise be told that everything is unknown.
     session.client("sts", region_name=region).get_caller_identity()
     aws = Services(replace(_SETTINGS, region=region), session)
-    facts = read_facts(aws, one, readiness.RULES, direction=FAILOVER)
-    return readiness.findings(one, facts, read_inventory(aws, one))
+    facts = read_facts(aws, one, RULES, direction=FAILOVER)
+    return findings(one, facts, read_inventory(aws, one))
 
 
 def exit_code(found: Mapping[str, Sequence[Finding]]) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall.failover_facts import record_sets
-from oncall.readiness import OBSERVED, FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness_seen import OBSERVED, FunctionSeen, HealthCheckSeen, Inventory
 from oncall.service import ROLES, AlarmSignal
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from cli import doctor as doctors
 from cli.app import main
 from oncall import service
 from oncall.errors import BadInput
-from oncall.readiness import Finding
+from oncall.readiness_seen import Finding
 
 
 def doctor(*words: str) -> Result:

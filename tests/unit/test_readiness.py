@@ -20,7 +20,7 @@ from oncall.failover import (
     Side,
     StoreSeen,
 )
-from oncall.readiness import Finding, FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness_seen import Finding, FunctionSeen, HealthCheckSeen, Inventory
 from oncall.service import AlarmSignal, Capacity, HealthCheckLever, Service
 
 SHOP = service.load("shop")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from oncall import readiness_facts, service
-from oncall.readiness import FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness_seen import FunctionSeen, HealthCheckSeen, Inventory
 from tests.unit.test_failover_facts import Aws, refusal
 
 SHOP = service.load("shop")
