@@ -392,7 +392,7 @@ def _signal_state(service: Service, lever: HealthCheckLever, *, away: bool | Non
 
 def _watched(lever: HealthCheckLever, seen: HealthCheckSeen | None, name: str) -> Finding | None:
     """Find whether the check watches the file's signal, and notices as soon as it says."""
-    if seen is None or not seen.config:
+    if seen is None:
         return None
     config, signal = seen.config, lever.signal
     if isinstance(signal, S3Signal):

@@ -363,6 +363,14 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
         SHOP,
         "was not read",
     ),
+    (
+        "attached:routing_control:primary",
+        "unknown",
+        FACTS,
+        without(PRIMARY_CONTROL),
+        SHOP,
+        f"get-health-check --health-check-id {BOTH}`",
+    ),
     # Routing controls
     (
         "endpoints",
@@ -462,6 +470,15 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
         replace(ALARM_INVENTORY, alarm={**ALARM, "ComparisonOperator": "LessThanThreshold"}),
         BY_ALARM,
         "not inverted, so it says the contrary",
+    ),
+    # Of an anomaly detection there is no threshold: nothing tells which way it goes.
+    (
+        "health_check:lever",
+        "ok",
+        FACTS,
+        replace(ALARM_INVENTORY, alarm={**ALARM, "Threshold": None}),
+        BY_ALARM,
+        "is there and on",
     ),
     # A check that is off is worse than one that is late.
     (
@@ -751,8 +768,12 @@ def test_calculated_checks_are_followed_and_need_all_their_children(
         )
         inner = name
     seen = replace(sets("primary", HealthCheckId=inner), health_checks=checks)
-    verdict = found(seen=seen)["attached:health_check:primary"].verdict
-    assert verdict == ("ok" if needs_all or not depth else "bad")
+    finding = found(seen=seen)["attached:health_check:primary"]
+    if needs_all or not depth:
+        assert finding.verdict == "ok"
+    else:
+        assert finding.verdict == "bad"
+        assert f"--health-check-id {inner} " in finding.sentence
 
 
 def test_checks_that_contain_each_other_end() -> None:
