@@ -672,7 +672,23 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
     ("drift:shop", "unknown", FACTS, functions(environment=None), SHOP, "environment of shop was"),
     ("drift:shop", "unknown", FACTS, functions(code_sha256=None), SHOP, "shop was not read"),
     ("drift:other", "ok", FACTS, functions(name="other"), SHOP, "alike"),
-    ("drift:a", "warn", FACTS, inventory(functions=LONE), SHOP, "they are not compared"),
+    (
+        "drift:a",
+        "warn",
+        FACTS,
+        inventory(functions=LONE),
+        SHOP,
+        "in us-east-1 and of none like it in eu-w",
+    ),
+    (
+        "data:shop-orders",
+        "bad",
+        store("shop-orders", status="no replica"),
+        INVENTORY,
+        SHOP,
+        "dynamodb",
+    ),
+    ("data:shop", "bad", store("shop", lag_seconds=9.0), INVENTORY, SHOP, "describe-global-clu"),
 ]
 
 
@@ -699,8 +715,9 @@ def test_whoever_is_failed_over_has_its_consumers_in_the_standby() -> None:
         ),
     )
     listed = found(facts)
-    for role in ("primary", "standby"):
-        assert listed[f"consumers:{role}:{MAPPINGS[role]}"].verdict == "ok"
+    here, there = (listed[f"consumers:{role}:{MAPPINGS[role]}"] for role in ("primary", "standby"))
+    assert (here.verdict, here.number, here.sentence) == ("ok", 0, "It waits in us-east-1.")
+    assert (there.verdict, there.number, there.sentence) == ("ok", 1, "It works in eu-west-1.")
 
 
 def test_a_broken_file_is_a_finding() -> None:
