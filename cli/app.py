@@ -14,6 +14,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
+from cli import doctor as doctors
 from cli import incidents
 from cli.connection import Deployed, on_stack
 from cli.outcomes import BAD_INPUT, CTRL_C, FAILED
@@ -122,6 +123,23 @@ def run(  # noqa: PLR0917 -- click passes them by name
 def report(deployed: Deployed, incident: str, output: str) -> None:
     """Print the report of INCIDENT as Markdown, or its whole record as JSON."""
     click.echo(incidents.report(deployed, incident, output), nl=False)
+
+
+@main.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--profile", help="Profile of the AWS configuration.")
+@click.option(
+    "--output", type=click.Choice(["table", "json", "text"]), default="table", show_default=True
+)
+def doctor(services: tuple[str, ...], profile: str | None, output: str) -> None:
+    """Check whether SERVICE could be failed over tonight; without it, every service file's.
+
+    Reads with your credentials and changes nothing. Exit codes: 0 all ok or warn, 1 anything bad
+    or not seen, 2 bad input.
+    """
+    found = doctors.examine(services, profile)
+    doctors.show(found, output)
+    sys.exit(doctors.exit_code(found))
 
 
 def _decision(name: str, kind: str, text: str) -> None:
