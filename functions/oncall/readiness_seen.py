@@ -5,21 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oncall import contract as contracts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from oncall.service import Role
 
 OK, WARN, BAD = "ok", "warn", "bad"
-RULES: Mapping[str, float] = {
-    "window_periods": 5,
-    "signals": 2,
-    "checkers_share": 0.18,
-    "probes_share": 0.5,
-    "probe_places": 1,
-    "error_share": 0.2,
-}
-"""As ``failover`` reads them. One place probes: where the doctor is asked from."""
+RULES: Mapping[str, float] = contracts.load("route53-failover").verification
+"""As a failover judges."""
 OBSERVED = frozenset({"HTTP", "HTTPS", "HTTP_STR_MATCH", "HTTPS_STR_MATCH", "TCP"})
 """Types of health checks that checkers observe (Route 53 ``HealthCheckConfig.Type``)."""
 
