@@ -2,7 +2,8 @@
 
 Called with ``{"run", "state", "plan_hash", "part": "canary"|"round", "worker", "workers", "rate",
 "round"}``; returns ``{"tally": {...}}``, the fields of ``oncall.mover.Tally``. It may die anywhere
-and be called again: what was sent is deleted, what was not is in the queue.
+and be called again: what was sent is deleted, what was not is in the queue. Where letters may not
+be archived, SQS moves them itself (``oncall.move_task``); a task that was started is then adopted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,18 @@ from dataclasses import asdict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from oncall import archive, dlq_facts, elsewhere, elsewhere_facts, guards, letters, mover, replays
+from oncall import (
+    archive,
+    dlq_facts,
+    elsewhere,
+    elsewhere_facts,
+    guards,
+    letters,
+    move_task,
+    mover,
+    replays,
+    unarchived,
+)
 from oncall import contract as contracts
 from oncall.archive_store import bucket_store
 from oncall.deliveries import FunctionSink
@@ -44,13 +56,14 @@ _NO_LIMIT = 10_000_000
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Move letters.
 
-    Raises ``WorldMoved`` (another plan is in the record), ``GuardRefused``, ``Aborted`` or
-    ``TakenOver``; nothing has been touched then.
+    Raises ``WorldMoved`` (another plan is in the record), ``GuardRefused``, ``Aborted``,
+    ``TakenOver`` or ``NeedsHuman`` (somebody else moves them); nothing has been touched then.
     """
     incident = aws.store.load(call.run.incident)
     if incident.plan.get("hash") != call.payload["plan_hash"]:
         raise WorldMoved("The record holds another plan by now; I look again.")
     order = incident.plan["order"]
+    native = unarchived.is_native(order)
     changed = [call.run.target]
     if elsewhere.is_elsewhere(call.run.target, order["destination"]):
         elsewhere_facts.check_listed(aws, order["destination"])
@@ -58,12 +71,58 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         changed.append(order["destination"])
     for arn in changed:
         name = arn.rsplit(":", 1)[-1]
-        guards.check_before_change(aws, call.run, name, dlq_facts.destination_tags(aws, arn))
+        tags = dlq_facts.destination_tags(aws, arn)
+        guards.check_before_change(aws, call.run, name, tags)
+        if arn == call.run.target and not native and unarchived.forbidden(tags):
+            raise GuardRefused(
+                f"The owner of {name} forbids copies of its letters now (tag "
+                f"{unarchived.ARCHIVE_TAG}), so I stop. Start me again to replay without copies."
+            )
+    if native:
+        return {"tally": asdict(_by_sqs(call, aws, incident))}
     # The lock is checked by this write: a worker of a run that has lost it moves nothing.
     said = replays.under_way(str(incident.progress.get("effect", "")), incident.id)
     aws.store.note(call.run, None, phase="acting", progress={**incident.progress, "effect": said})
     tally = mover.move(_order(call, aws, incident), _ports(call, aws, order))
     return {"tally": asdict(tally)}
+
+
+def _by_sqs(call: Call, aws: Services, incident: Incident) -> mover.Tally:
+    """Let SQS move letters. Raises what ``move_task.move`` raises."""
+    order = incident.plan["order"]
+    canary = call.payload["part"] == "canary"
+    number = 0 if canary else int(call.payload["round"])
+    seconds = _round_seconds(call, aws)
+    if canary:
+        most, rate = int(order["canary"]), move_task.CANARY_RATE
+        seconds = min(_LONGEST_SECONDS, max(seconds, 2 * most / rate))
+    else:
+        most, rate = 0, min(unarchived.FASTEST, int(call.payload["rate"]))
+    said = replays.under_way(
+        str(incident.progress.get("effect", "")),
+        incident.id,
+        unarchived.how_to_end(call.run.target),
+    )
+
+    def note(recorded: Mapping[str, Any]) -> None:
+        progress = {**incident.progress, "effect": said}
+        aws.store.note(call.run, None, phase="acting", progress=progress, move_task=recorded)
+
+    wanted = move_task.Order(
+        dlq=call.run.target,
+        destination=order["destination"],
+        round=f"{call.run.round}-{number:04}",
+        rate=rate,
+        most=most,
+        seconds=seconds,
+    )
+    ports = move_task.Ports(aws.client("sqs"), note, _stop(call, aws), time.time, time.sleep)
+    return move_task.move(wanted, ports, incident.move_task)
+
+
+def _round_seconds(call: Call, aws: Services) -> float:
+    periods = contracts.load(call.run.runbook).limits["round_periods"]
+    return max(_SHORTEST_SECONDS, min(_LONGEST_SECONDS, periods * aws.settings.period_seconds))
 
 
 def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
@@ -73,8 +132,7 @@ def _order(call: Call, aws: Services, incident: Incident) -> mover.Order:
     workers = int(call.payload.get("workers", 1))
     rate = float(order["first_rate"] if canary else call.payload["rate"]) / workers
     period = aws.settings.period_seconds
-    seconds = max(_SHORTEST_SECONDS, min(_LONGEST_SECONDS, limits["round_periods"] * period))
-    deadline = now + seconds
+    deadline = now + _round_seconds(call, aws)
     number = 0 if canary else int(call.payload["round"])
     return mover.Order(
         run=call.run.incident,

@@ -22,6 +22,7 @@ from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
 from oncall.replays import DELIVERABLE, QUEUE, Arrived, Consumer, Facts, consumer_of, kind_of
 from oncall.sqs_wire import Queue
 from oncall.targets import MISSING, queue_url, resolve
+from oncall.unarchived import ARCHIVE_TAG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,7 @@ def read_facts(aws: Services, run: Run, incident: Incident) -> Facts:
         drops=any(rule["then"] == "drop" for rule in raw),
         archive=options.get("from_archive", ""),
         archived=archived,
+        archive_tag=tags.get(ARCHIVE_TAG, ""),
         consumer=_consumer(aws, run, where) if where and not goes["destination_trouble"] else None,
         **queue,
         **goes,

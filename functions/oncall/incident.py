@@ -126,6 +126,9 @@ class Incident:
     plan: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
     """``{"done": 0..1, "text", "eta": iso time or ""}``"""
+    move_task: Mapping[str, Any] = field(default_factory=dict)
+    """Of a replay by SQS's own move tasks: ``{"round", "after": ms, "until": s, "moved": {round:
+    letters}}``; ``round`` may have a task that was started after ``after``."""
     ask: Mapping[str, Any] = field(default_factory=dict)
     """``{"id", "deadline", "people", "approvals", "level", "state"}``: never the token."""
     stop: Mapping[str, Any] = field(default_factory=dict)

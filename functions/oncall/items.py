@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 KEEP_INCIDENTS = timedelta(days=400)
-_JSON_FIELDS = frozenset({"trigger", "plan", "progress", "ask", "stop"})
+_JSON_FIELDS = frozenset({"trigger", "plan", "progress", "move_task", "ask", "stop"})
 _RECORD_FIELDS = tuple(
     name for name in Incident.__dataclass_fields__ if name not in {"entries", "changes"}
 )

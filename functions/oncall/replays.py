@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from oncall import elsewhere, queues
+from oncall import elsewhere, queues, unarchived
 from oncall.plans import NO_CAUSE, Look, Plan, diagnosed, ended
 from oncall.words import duration, percent
 
@@ -132,6 +132,8 @@ class Facts:
     """What is wrong with what the owner has said of that, in a sentence."""
     arrived: Arrived | None = None
     """What a look has found of letters that have come since the plan; ``None``: it had no need."""
+    archive_tag: str = ""
+    """The tag ``unarchived.ARCHIVE_TAG``, by which the owner forbids copies."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -262,6 +264,7 @@ def diagnose(facts: Facts, rules: Mapping[str, float]) -> Diagnosis:
     """Name what keeps the letters from being replayed, or that nothing does."""
     causes = (
         _kind_cause(facts),
+        unarchived.cause(facts),
         _place_cause(facts),
         _consent_cause(facts),
         _health_cause(facts, rules),
@@ -417,6 +420,16 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
         # Each worker would read all of an archive, and break a FIFO queue's order.
         "workers": 1 if facts.fifo or facts.archive else int(limits["workers"]),
     }
+    if facts.archive_tag:
+        order |= {"mover": unarchived.NATIVE, "workers": 1}
+        return Plan(
+            unarchived.ACTION,
+            "replay",
+            (),
+            unarchived.sentence(order, takes),
+            predicted_seconds=math.ceil(takes),
+            order=order,
+        )
     return Plan(
         _action(facts, faster=fastest > usual),
         "replay",
@@ -433,13 +446,16 @@ def plan(diagnosis: Diagnosis, facts: Facts, limits: Mapping[str, float]) -> Pla
 def _rates(facts: Facts, limits: Mapping[str, float]) -> tuple[float, float]:
     """Return the highest rate that needs no question of its own, and that which a human may allow.
 
-    A FIFO queue keeps its order and so has one worker; what an owner has said is never exceeded.
+    A FIFO queue keeps its order and so has one worker, SQS's own task has a limit of its own; what
+    an owner has said is never exceeded.
     """
     usual, highest = limits["max_rate"], limits["highest_rate"]
     if facts.fifo:
         usual = highest = min(usual, limits["fifo_rate"])
     if facts.owners_rate is not None:
         usual = highest = min(usual, facts.owners_rate)
+    if facts.archive_tag:
+        usual = highest = min(usual, unarchived.FASTEST)
     return usual, highest
 
 
@@ -575,7 +591,7 @@ def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     hold them still.
     """
     if not total.get("archived"):
-        return ""
+        return unarchived.effect(total)
     parts = [f"{total['replayed']} letters replayed"]
     if total.get("unknown"):
         parts.append(f"{total['unknown']} {_UNKNOWN}")
@@ -590,10 +606,11 @@ def effect(total: Mapping[str, int], dlq: str, incident: str) -> str:
     return f"{', '.join(parts)}; all of them are in the archive of {incident}."
 
 
-def under_way(said: str, incident: str) -> str:
+def under_way(said: str, incident: str, tells: str = "") -> str:
     """Say what has been moved while a round is moving more: what holds if nobody counts it."""
     done = said.partition(_UNDER_WAY)[0].strip()
-    return f"{done} {_UNDER_WAY}: the archive of {incident} tells what became of it.".strip()
+    tells = tells or f"the archive of {incident} tells what became of it."
+    return f"{done} {_UNDER_WAY}: {tells}".strip()
 
 
 _UNKNOWN = "of a worker that died, which deletes only what is sent"
@@ -743,8 +760,10 @@ def needs_sample(
     rules: Mapping[str, float],
 ) -> bool:
     """Return whether so many have come that it matters whether they are replayed ones."""
-    unknown = arrivals(total, facts, planned) - total.get("bounced", 0)
-    return bool(planned["order"]) and unknown > rules["bounced_letters"]
+    order = planned["order"]
+    if not order or unarchived.is_native(order):  # whose letters bear no mark
+        return False
+    return arrivals(total, facts, planned) - total.get("bounced", 0) > rules["bounced_letters"]
 
 
 def come_back(total: Mapping[str, int], facts: Facts, planned: Mapping[str, Any]) -> int:

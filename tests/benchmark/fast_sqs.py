@@ -612,13 +612,13 @@ class Server:
     """The server in a process of its own, from `with` to its end."""
 
     def __init__(self, latency: float = 0) -> None:
-        self._latency = latency
+        self.latency = latency
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(  # noqa: S603 -- our own interpreter and file
-            [sys.executable, str(Path(__file__)), str(self._latency)],
+            [sys.executable, str(Path(__file__)), str(self.latency)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

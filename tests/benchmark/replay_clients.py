@@ -1,12 +1,14 @@
 """What the replay benchmark starts as processes of their own: `python replay_clients.py KIND ...`.
 
 `boto3 SOURCE TARGET THREADS` is the loop that everybody writes: receive ten, send ten, delete ten.
-`ours SOURCE TARGET THREADS FOLDER RULES` is the runbook's engine, archiving into a folder.
+`ours SOURCE TARGET THREADS FOLDER RULES` is the runbook's engine; it archives into a folder, and a
+write takes $ARCHIVE_SECONDS.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -22,12 +24,14 @@ REGION = "eu-west-1"
 
 
 class Folder:
-    """`mover.Archive` in a folder."""
+    """`mover.Archive` in a folder, each write as slow as a call."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float) -> None:
         self._path = Path(path)
+        self._seconds = seconds
 
     def put(self, key: str, data: bytes) -> None:
+        time.sleep(self._seconds)
         (self._path / key.replace("/", "_")).write_bytes(data)
 
 
@@ -85,7 +89,7 @@ def ours(source: str, target: str, threads: str, folder: str, rules: str) -> Non
         ports = mover.Ports(
             source=letters_from,
             sink=to,
-            archive=Folder(folder),
+            archive=Folder(folder, float(os.environ["ARCHIVE_SECONDS"])),
             stop=lambda: False,
             clock=time.time,
             sleep=time.sleep,

@@ -98,6 +98,7 @@ def _environment(server: Server) -> dict[str, str]:
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL_SQS": server.url,
+        "ARCHIVE_SECONDS": str(server.latency),
         "SKIP_VERSION_CHECK": "1",
         "NODE_NO_WARNINGS": "1",
     }

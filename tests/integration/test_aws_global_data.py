@@ -70,6 +70,7 @@ def database(aws: AwsAccount) -> Database:
 def test_a_switchover_takes_its_time_and_loses_nothing(
     database: Database, eventually: Callable[..., Any]
 ) -> None:
+    database.aws.set_global_switch_seconds(2)
     database.switch_over(database.west)
     described = database.described()
     assert described["Status"] == "switching-over"
@@ -91,7 +92,7 @@ def test_a_switchover_takes_its_time_and_loses_nothing(
 def test_without_the_primary_only_a_failover_goes_and_it_comes_back_with_its_region(
     database: Database, eventually: Callable[..., Any]
 ) -> None:
-    database.aws.set_global_switch_seconds(1)
+    database.aws.set_global_switch_seconds(2)
     blocked = database.aws.faults.block(region="us-east-1")
     with pytest.raises(ClientError, match="InvalidDBClusterStateFault"):
         database.switch_over(database.west)
@@ -99,7 +100,7 @@ def test_without_the_primary_only_a_failover_goes_and_it_comes_back_with_its_reg
     assert database.described()["FailoverState"]["IsDataLossAllowed"] is True
     eventually(lambda: database.writer() == database.west)
     assert database.sync(database.east) == "pending-resync"
-    time.sleep(1.1)
+    time.sleep(2.1)
     assert database.sync(database.east) == "pending-resync"
     database.aws.faults.lift(blocked)
     with pytest.raises(ClientError, match="InvalidDBClusterStateFault"):

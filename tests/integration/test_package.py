@@ -59,16 +59,20 @@ def test_a_handler_imports_from_the_package_alone(built: Path, runtime: Path, ve
     assert ran.returncode == 0, ran.stderr
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def test_the_package_holds_the_contracts_themselves(built: Path) -> None:
-    def texts(folder: Path) -> dict[str, bytes]:
-        files = [path for path in folder.rglob("*") if path.is_file()]
-        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    shipped = files(built / "runbooks")
 
-    shipped = texts(built / "runbooks")
-
-    assert shipped == texts(ROOT / "runbooks")
-    assert "services/shop.yaml" in shipped
+    assert shipped == files(ROOT / "runbooks")
     assert yaml.safe_load(shipped["queue-saturation.yaml"])["id"] == "queue-saturation"
+    assert yaml.safe_load(shipped["services/shop.yaml"])["name"]
 
 
 def test_the_package_stays_small(built: Path) -> None:

@@ -72,6 +72,29 @@ class LetterSteps(_Post):
     def _do_entries_fail(self, given: Any) -> None:
         self.post.refuse_entries(given)
 
+    def _do_moves_by_hand(self, each_second: int) -> None:
+        self.post.move_by_hand(each_second)
+
+    def _do_cancels_by_hand(self, _: object) -> None:
+        handles = [task["TaskHandle"] for task in self.post.move_tasks() if "TaskHandle" in task]
+        for handle in handles:
+            self.world.client("sqs").cancel_message_move_task(TaskHandle=handle)
+
+    def _do_forbid_copies(self, _: object) -> None:
+        self.world.client("sqs").tag_queue(
+            QueueUrl=self.post.url, Tags={"runbook:archive": "never"}
+        )
+
+    def _until_move_task(self, _: str, wanted: str) -> None:
+        eventually(
+            lambda: self.post.move_tasks()[-1]["Status"] == wanted, f"the move task is {wanted}"
+        )
+
+    def _do_letters_vanish(self, count: int) -> None:
+        """Let somebody take letters out of the dead-letter queue."""
+        with request_scope(self.world.aws.account, REGION):
+            self.post.mail.vanish(count)
+
     def _do_ledger_forgets(self, count: int) -> None:
         """Let somebody take letters out of the first ledger, as no worker does."""
         s3, bucket = self.world.client("s3"), self.world.outputs["ArchiveBucket"]
@@ -161,6 +184,10 @@ class LetterChecks(_Post):
             found = message["receive_count"]
             assert found == self.post.mail.received[message["id"]], "somebody has received a letter"
 
+    def _then_move_tasks(self, _: str, wanted: list[str]) -> None:
+        found = [task["Status"] for task in self.post.move_tasks()]
+        assert found == wanted, self.post.move_tasks()
+
     def _then_archived(self, run: str, wanted: int) -> None:
         store = self._archive()
         ids = {one.letter["MessageId"] for one in self._chunks(store, self.scene.incident_id(run))}
@@ -199,7 +226,7 @@ class LetterChecks(_Post):
             if incident.runbook == self.scene.story.runbook
             for one in self._chunks(store, incident.id)
         ]
-        doubled = account(mail, arrived, left, kept)
+        doubled = account(mail, arrived, left, kept, unarchived=self.post.unarchived)
         allowed = self.scene.story.then.get("duplicates", 0)
         assert doubled <= allowed, f"{doubled} letters are there twice"
         self._the_end_is_true(arrived)
@@ -214,7 +241,9 @@ class LetterChecks(_Post):
             came = {
                 letter.token
                 for key, letter in arrived
-                if key.startswith("call ") or f";{incident.id};" in letter.mark
+                if key.startswith("call ")
+                or f";{incident.id};" in letter.mark
+                or self.post.unarchived
             }
             most = int(said[1]) + int(said[3] or 0)
             least = int(said[1]) if said[2] else most

@@ -28,6 +28,7 @@ _PRODUCTION_WRITES = frozenset(
         "route53-recovery-cluster:UpdateRoutingControlStates",
         "sqs:DeleteMessage",
         "sqs:SendMessage",
+        "sqs:StartMessageMoveTask",
         "ssm:PutParameter",
     }
 )

@@ -124,6 +124,16 @@ def test_what_is_sent_or_kept_twice_is_counted(mail: Mail) -> None:
     assert account(mail, arrived, list(mail.dead)[:2], archived) == 2
 
 
+def test_what_may_not_be_copied_is_in_no_archive(mail: Mail) -> None:
+    marked, archived = _replayed(mail)
+    arrived = [(key, replace(letter, mark="")) for key, letter in marked]
+    assert account(mail, arrived, [], [], unarchived=True) == 0
+    with pytest.raises(AssertionError, match="against the tag"):
+        account(mail, arrived, [], archived, unarchived=True)
+    with pytest.raises(AssertionError, match="lost"):
+        account(mail, arrived[1:], [], [], unarchived=True)
+
+
 type Wrong = Callable[[list[tuple[str, Seen]], list[Archived]], object]
 
 

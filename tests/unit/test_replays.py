@@ -303,8 +303,13 @@ def test_what_is_approved_is_hashed() -> None:
 def test_only_what_its_owner_calls_idempotent_may_go_alone() -> None:
     assert plan(the(idempotent=True)).action == "replay"
     assert plan(the(idempotent=True, drops=True)).action == "replay_and_drop"
-    asked = {"replay_undeclared", "replay_and_drop", "replay_faster", "replay_elsewhere"}
-    assert set(CONTRACT.modes["always_ask"]) == asked
+    assert set(CONTRACT.modes["always_ask"]) == {
+        "replay_undeclared",
+        "replay_and_drop",
+        "replay_faster",
+        "replay_elsewhere",
+        "replay_unarchived",
+    }
 
 
 def test_a_fifo_queue_has_one_worker_and_a_lower_rate() -> None:

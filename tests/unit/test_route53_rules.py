@@ -132,9 +132,9 @@ def test_disabled_is_healthy_whatever_else(healthy: bool, inverted: bool, disabl
 
 
 def test_a_checker_changes_its_mind_after_so_many_in_a_row() -> None:
-    checker = health.Checker(3)
+    checker = health.Checker()
     results = [False, False, True, False, False, False, True, True, True]
-    seen = [checker.add(result) for result in results]
+    seen = [checker.add(result, 3) for result in results]
     assert seen == [True, True, True, True, True, False, False, False, True]
 
 

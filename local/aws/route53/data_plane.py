@@ -91,8 +91,8 @@ class Route53DataPlane:
         self, check_id: str, region: str, config: dict[str, Any], status: str, *, success: bool
     ) -> None:
         threshold = int(config.get("FailureThreshold", 3))
-        view = self._views.setdefault((check_id, region), Checker(threshold))
-        healthy = view.add(success)
+        view = self._views.setdefault((check_id, region), Checker())
+        healthy = view.add(success, threshold)
         checkers.observe(check_id, region, checkers.Observation(healthy, status, time.time()))
 
     def _run(self) -> None:

@@ -39,14 +39,13 @@ def reported(config: Mapping[str, Any], healthy: bool) -> bool:  # noqa: FBT001 
 class Checker:
     """One checker's view of an endpoint: it changes after FailureThreshold results in a row."""
 
-    def __init__(self, threshold: int) -> None:
+    def __init__(self) -> None:
         self.healthy = True
-        self._threshold = threshold
         self._against = 0
 
-    def add(self, success: bool) -> bool:  # noqa: FBT001 -- a fact, not a switch
+    def add(self, success: bool, threshold: int) -> bool:  # noqa: FBT001 -- a fact, not a switch
         """Count one result; return whether the checker holds the endpoint for healthy."""
         self._against = 0 if success == self.healthy else self._against + 1
-        if self._against >= self._threshold:
+        if self._against >= threshold:
             self.healthy, self._against = success, 0
         return self.healthy

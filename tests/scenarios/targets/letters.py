@@ -64,6 +64,8 @@ class Letters(Target):
     mail: Mail
     elsewhere: str = ""
     """The ARN of a queue in another account or Region."""
+    unarchived: bool = False
+    """Whether their owner forbids copies, so that SQS itself moves them."""
     _taken: list[tuple[Json, str]] = field(default_factory=list)
     """What was consumed, each with its queue's ARN."""
     _most: float = math.inf
@@ -97,7 +99,7 @@ class Letters(Target):
         if "retention_seconds" in given:
             more["MessageRetentionPeriod"] = str(given["retention_seconds"])
         rules = f"/{name}/replay-rules"
-        tags = _opt_in(given["opted_in"])
+        tags = _opt_in(given["opted_in"]) | _forbidding(given)
         if "rules" in given:
             tags["runbook:replay-rules"] = rules
             if given["rules"] is not None:
@@ -140,6 +142,7 @@ class Letters(Target):
             uuid=uuid,
             rules=rules,
             mail=Mail(arn, arns, function_arn=function_arn),
+            unarchived="archive_tag" in given,
         )
         target._hold_the_function()
         with target._in_memory():
@@ -215,6 +218,19 @@ class Letters(Target):
         with self._in_memory():
             for message in self.mail.lying(self.arn):
                 message["visible_at"] = min(message["visible_at"], 0)
+
+    # SQS's own move tasks
+
+    def move_by_hand(self, each_second: int) -> None:
+        """Let somebody start a move task, as the console does."""
+        self.world.client("sqs").start_message_move_task(
+            SourceArn=self.arn, MaxNumberOfMessagesPerSecond=each_second
+        )
+
+    def move_tasks(self) -> list[Json]:
+        """Return the move tasks of the dead-letter queue, the first one first."""
+        found = self.world.client("sqs").list_message_move_tasks(SourceArn=self.arn, MaxResults=10)
+        return [dict(task) for task in reversed(found["Results"])]
 
     # Its consumer
 
@@ -411,6 +427,10 @@ def _consumers_tags(given: Mapping[str, Any]) -> dict[str, str]:
     if "rate" in given:
         tags["runbook:replay-rate"] = str(given["rate"])
     return tags
+
+
+def _forbidding(given: Mapping[str, Any]) -> dict[str, str]:
+    return {"runbook:archive": given["archive_tag"]} if "archive_tag" in given else {}
 
 
 def _put_rules(world: World, name: str, rules: Any) -> None:
