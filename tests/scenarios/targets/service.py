@@ -18,6 +18,7 @@ import yaml
 from local.playground import REGION, ROOT, STACK
 from oncall import name_servers
 from tests.integration import two_regions
+from tests.scenarios.targets import parts
 from tests.scenarios.targets.base import Target
 from tests.scenarios.world import Metric, World
 
@@ -61,6 +62,8 @@ class Service(Target):
             "swapped": False,
             "capacity": 0,
             "percents": [],
+            "requests": False,
+            "reserved": None,
         },
     }
     ALARM: ClassVar[str] = "sick"
@@ -86,7 +89,7 @@ class Service(Target):
             made.change(role, wanted[role])
         made._make_consumers(opted_in=wanted["opted_in"])
         controls = two_regions.controls(world.aws, name) if "control" in wanted["levers"] else None
-        made._make_records(controls)
+        made._make_records(controls, signal="signal" in wanted["levers"])
         made._write_file(wanted, controls, port)
         return made
 
@@ -125,7 +128,30 @@ class Service(Target):
         """The name that clients resolve."""
         return f"www.{self.name}.example.com"
 
-    def _make_records(self, controls: Mapping[str, Any] | None) -> None:
+    def _signal_check(self) -> str:
+        """Make a health check that follows an alarm on a metric that only the runbook puts."""
+        self._client("cloudwatch").put_metric_alarm(
+            AlarmName=f"{self.name}-away",
+            Namespace="Failover",
+            MetricName=self.name,
+            Statistic="Maximum",
+            Period=1,
+            EvaluationPeriods=1,
+            Threshold=1,
+            ComparisonOperator="GreaterThanOrEqualToThreshold",
+            TreatMissingData="ignore",
+        )
+        self._client("cloudwatch").set_alarm_state(
+            AlarmName=f"{self.name}-away", StateValue="OK", StateReason="the story begins"
+        )
+        return two_regions.health_check(
+            self.world.aws,
+            Type="CLOUDWATCH_METRIC",
+            AlarmIdentifier={"Region": REGION, "Name": f"{self.name}-away"},
+            InsufficientDataHealthStatus="LastKnownStatus",
+        )
+
+    def _make_records(self, controls: Mapping[str, Any] | None, *, signal: bool) -> None:
         route53 = self._client("route53")
         made = route53.create_hosted_zone(
             Name=f"{self.name}.example.com", CallerReference=str(uuid.uuid4())
@@ -134,6 +160,9 @@ class Service(Target):
         self.arn = f"arn:aws:route53:::hostedzone/{self.zone}/{self.record}"
         for role in _ROLES:
             check = {}
+            if signal and role == "primary":
+                check["HealthCheckId"] = self._signal_check()
+                self.checks["signal"] = check["HealthCheckId"]
             if controls is not None:
                 check["HealthCheckId"] = two_regions.health_check(
                     self.world.aws, Type="RECOVERY_CONTROL", RoutingControlArn=controls[role]
@@ -155,25 +184,41 @@ class Service(Target):
             ChangeBatch={"Changes": [{"Action": "UPSERT", "ResourceRecordSet": one}]},
         )
 
+    def _levers(self, wanted: Mapping[str, Any], controls: Mapping[str, Any] | None) -> Json:
+        levers: Json = {}
+        if controls is not None:
+            levers["routing_control"] = dict(controls)
+        if "signal" in wanted["levers"]:
+            levers["health_check"] = {
+                "id": self.checks["signal"],
+                "signal_region": REGION,
+                "seconds": 30,
+                "alarm": {
+                    "name": f"{self.name}-away",
+                    "namespace": "Failover",
+                    "metric": self.name,
+                    "away_value": 1,
+                    "home_value": 0,
+                },
+            }
+        if "records" in wanted["levers"]:
+            levers["records"] = {"policy": "weighted", "primary": "primary", "standby": "standby"}
+        return levers
+
     def _write_file(
         self, wanted: Mapping[str, Any], controls: Mapping[str, Any] | None, port: int
     ) -> None:
         regions = self._regions
         if wanted["swapped"]:
             regions["standby"] = "us-west-2"
-        levers: Json = {}
-        if controls is not None:
-            levers["routing_control"] = dict(controls)
-        if "records" in wanted["levers"]:
-            levers["records"] = {"policy": "weighted", "primary": "primary", "standby": "standby"}
         self.file = {
             "name": self.name,
             "owner": "shop-team",
             "record": {"name": self.record, "type": "A", "ttl_seconds": 1},
             "zone": {"name": f"{self.name}.example.com", "id": self.zone},
             "regions": regions,
-            "levers": levers,
-            "health_checks": {role: [check] for role, check in self.checks.items()},
+            "levers": self._levers(wanted, controls),
+            "health_checks": {role: [self.checks[role]] for role in _ROLES},
             "probes": {
                 **{r: {"url": f"http://{_ADDRESSES[r]}:{port}/health"} for r in _ROLES},
                 "public": {"url": f"http://{self.record}:{port}/health"},
@@ -183,8 +228,19 @@ class Service(Target):
         }
         if not wanted["swapped"]:
             self.file["consumers"] = {role: [arn] for role, arn in self.mappings.items()}
+        function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
+        if wanted["reserved"] is not None:
+            parts.reserve(self.world, self.name, 1)
+            self.file["capacity"] = {
+                "standby": [
+                    {
+                        "kind": "reserved-concurrency",
+                        "resource": function,
+                        "at_least": wanted["reserved"],
+                    }
+                ]
+            }
         if wanted["capacity"]:
-            function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
             self.file["capacity"] = {
                 "standby": [
                     {
@@ -194,6 +250,16 @@ class Service(Target):
                     }
                 ]
             }
+        if wanted["requests"]:
+            sides = {role: {"Service": f"{self.name}-{role}"} for role in _ROLES}
+            self.file["requests"] = {
+                "namespace": "Shop",
+                "count": "Requests",
+                "errors": "Errors",
+                **sides,
+            }
+            for metric, value in (("Requests", 10), ("Errors", 0)):
+                self.world.seed(Metric("Shop", sides["standby"], metric), value)
         if wanted["percents"]:
             self.file["shift"] = {
                 "percents": wanted["percents"],
@@ -237,6 +303,7 @@ class Service(Target):
             uuid_ = self.mappings[role].rsplit(":", 1)[-1]
             state = self._client("lambda", region).get_event_source_mapping(UUID=uuid_)["State"]
             found[f"{role}_consumer"] = state in {"Enabled", "Enabling"}
+        found["reserved"] = parts.reservation(self.world, self.name)
         return found
 
     def change(self, setting: str, value: Any) -> None:
@@ -280,6 +347,7 @@ class Service(Target):
             server.server_close()
 
     def forget(self) -> None:
+        self._client("cloudwatch").delete_alarms(AlarmNames=[f"{self.name}-away"])
         for role, region in self._regions.items():
             functions = self._client("lambda", region)
             functions.delete_event_source_mapping(UUID=self.mappings[role].rsplit(":", 1)[-1])
