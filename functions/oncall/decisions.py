@@ -330,11 +330,14 @@ def _stop(decision: Decision, incident: Incident, aws: Services) -> Answer | Non
         if found is None or found.stop != stop:
             return None
         delivered = None
-    said = (
-        "The run stops before its next change; what it changed is put back."
-        if decision.kind == "abort"
-        else "It is yours: the run stops before its next change and leaves everything as it is."
-    )
+    said = "It is yours: the run stops before its next change and leaves everything as it is."
+    if decision.kind == "abort":
+        # An order's steps are no leased changes: the thread tells what was done and how to undo it.
+        kept = incident.plan.get("order")
+        fate = (
+            "what it has done stays, as the thread says" if kept else "what it changed is put back"
+        )
+        said = f"The run stops before its next change; {fate}."
     return Answer(recorded=True, text=said if delivered is None else f"{said} {delivered}")
 
 
