@@ -61,7 +61,7 @@ def main() -> None:
 def play(story: str, headless: bool, output: str, endpoint_url: str | None) -> None:  # noqa: ARG001, FBT001 -- there is no page yet that --headless would leave out
     """Make real trouble on the embedded AWS and watch the runbook deal with it.
 
-    STORY is queue-saturation, lambda-throttles or dlq-replay;
+    STORY is queue-saturation, lambda-throttles, dlq-replay or route53-failover;
 
     or kill-switch: a saturated queue, the automation stopped;
 

@@ -22,7 +22,9 @@ from oncall.errors import BadInput
 from oncall.words import tell
 
 if TYPE_CHECKING:
+    from local.aws import AwsAccount
     from local.play import Played
+    from local.stories import Story
 
 
 def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
@@ -33,13 +35,18 @@ def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
             f"Give for example runbook play {next(iter(STORIES))}."
         )
     story = STORIES[name]
+    if endpoint_url and story.own_aws:
+        raise BadInput(
+            f"--endpoint-url: {name} asks name servers, which only an emulator of its own has. "
+            f"Leave it out and unset AWS_ENDPOINT_URL: runbook play {name}."
+        )
     # A pipeline that cancels sends SIGTERM: tidy up as for Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(Console(stderr=True), story.title))
         progress.say("Starting the embedded AWS, deploying the runbooks and the pilot")
         aws = stack.enter_context(running_aws(endpoint_url)) if endpoint_url else None
-        ground = stack.enter_context(Playground(aws=aws, pilot_parameters=story.pilot))
+        ground = stack.enter_context(ground_of(story, aws))
         played = play(story, ground, progress.show)
         progress.say("Stopping the embedded AWS")
     if output == "json":
@@ -50,6 +57,11 @@ def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
         if sentence:
             click.echo(f"Not as it should be: {sentence.removesuffix('.')}.", err=True)
     return code_of(played)
+
+
+def ground_of(story: Story, aws: AwsAccount | None = None) -> Playground:
+    """Return the playground that a story needs; not open yet."""
+    return Playground(aws=aws, parameters=story.runbooks, pilot_parameters=story.pilot)
 
 
 def code_of(played: Played) -> int:
@@ -76,7 +88,7 @@ def _pagerduty(played: Played) -> str:
 def _changes(played: Played) -> str:
     changes = played.incident.changes if played.incident else ()
     if not changes:
-        return f"Changes: none. {played.effect}".strip()
+        return f"Changes: {played.effect or 'none.'}"
     lines = ["Changes (before → after → now):"]
     for change in changes:
         now = tell(played.now[change.lever, change.resource])
@@ -93,9 +105,7 @@ def _times(played: Played) -> str:
     }
     said = [f"{name} after {seconds:.0f} s" for name, seconds in moments.items() if seconds]
     outcome = played.outcome.replace("_", " ").capitalize()
-    left = (
-        "something is left behind" if played.left else "nothing is left changed, locked or leased"
-    )
+    left = "something is left behind" if played.left else played.story.left
     return f"{outcome}: {', '.join(said)}; {left}." if said else f"{outcome}; {left}."
 
 

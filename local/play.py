@@ -107,12 +107,12 @@ def play(
     ``show`` is called at every look. A run that still goes when the play is left early (Ctrl-C) is
     aborted, which puts back what it has changed.
     """
+    story.prepare(ground)
     watch = Watch(ground, story)
     watch.clear(show)
-    story.prepare(ground)
     settings = watch.settings()
     stop = threading.Event()
-    load = ground.load(stop=stop)
+    load = story.sender(ground, stop)
     loads: list[Future[object]] = []
 
     def show_and_check(glance: Glance) -> None:

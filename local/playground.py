@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from local.aws import EmbeddedAws
 from local.aws.cloudwatch import CloudWatch, Settings
+from local.aws.route53.data_plane import Route53DataPlane
 from local.pagerduty import FakePagerDuty
+from local.shop import Shop
 from local.slack import FakeSlack
 from oncall.record import IncidentStore
 from oncall.times import utc_now
@@ -62,13 +64,14 @@ class Playground:
     aws: AwsAccount | None = None
     slack_rate: float = 20.0
     cloudwatch: CloudWatch = field(default_factory=lambda: CloudWatch(Settings(1)))
+    route53: Route53DataPlane = field(default_factory=lambda: Route53DataPlane(interval_seconds=1))
 
     def __enter__(self) -> Self:
         """Start the servers and deploy both stacks."""
         self._stack = ExitStack()
         if self.aws is None:
             self.aws = self._stack.enter_context(
-                EmbeddedAws(region=REGION, extensions=(self.cloudwatch,))
+                EmbeddedAws(region=REGION, extensions=(self.cloudwatch, self.route53))
             )
         self.slack = self._stack.enter_context(
             FakeSlack(channels={CHANNEL: "oncall"}, rate=self.slack_rate, updates_per_minute=600)
@@ -95,6 +98,13 @@ class Playground:
     def pilot(self) -> Pilot:
         """The names of the protected system."""
         return Pilot.from_outputs(self.pilot_outputs)
+
+    @cached_property
+    def shop(self) -> Shop:
+        """A service in two Regions, made at first use; ``route53`` has to run in this process."""
+        found = self.route53.name_servers(self.account.account)
+        servers = {name.rstrip("."): server.address for name, server in found.items()}
+        return self._stack.enter_context(Shop(self.account, STACK, servers))
 
     @cached_property
     def store(self) -> IncidentStore:

@@ -10,18 +10,22 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from local import shop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from threading import Event
 
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
 
     from local.aws import AwsAccount
     from local.playground import Playground
-    from workload.load import LoadGenerator, Pilot
+    from workload.load import Pilot
 
 _LAST_ORDERS_SECONDS = 15
 _LOOK_SECONDS = 0.4
+_LATEST_CALLS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Load:
     """What is sent to the pilot: in words, and for at most so many seconds."""
 
     words: str
-    send: Callable[[LoadGenerator, float], object]
+    send: Callable[[Any, float], object]
+    """Called with what the story's ``sender`` makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +57,32 @@ class Story:
     """Sent all along."""
     trouble: Load
     """Ends by itself."""
-    alarm: Callable[[Pilot], str]
+    alarm: Callable[[Playground], str]
     """The name of the alarm that fires."""
-    view: Callable[[AwsAccount, Pilot], Callable[[], Sequence[Row]]]
+    view: Callable[[Playground], Callable[[], Sequence[Row]]]
     relieved: str = "relieved"
     """What the trouble is when a look lets the settings go back."""
+    left: str = "nothing is left changed, locked or leased"
+    """What is said where all is as it should be in the end."""
+    runbooks: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of the runbooks' template."""
     pilot: Mapping[str, str] = field(default_factory=dict)
     """Parameters of the pilot's template."""
+    own_aws: bool = False
+    """Whether it plays only on an emulator of its own, as one that needs name servers does."""
     prepare: Callable[[Playground], object] = lambda _: None
-    """What is done to the deployed stack before the trouble."""
+    """What is done to the deployed stack before the trouble, and before anything is watched."""
+    sender: Callable[[Playground, Event], Any] = lambda ground, stop: ground.load(stop=stop)
+    """Makes what sends the loads until the event is set; has the ids of orders as ``taken``."""
     missing: Callable[[Playground, Sequence[str]], Sequence[str]] = lambda _ground, _orders: ()
     """Sentences on what the pilot owes in the end, given the ids of the orders that it took."""
     patience: float = 90.0
     """Seconds from the trouble to the last word told."""
 
 
-def see_queue(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
+def see_queue(ground: Playground) -> Callable[[], Sequence[Row]]:
     """Watch the queue's depth and how much of it is worked on at a time."""
+    aws, pilot = ground.account, ground.pilot
     sqs, functions = aws.client("sqs"), aws.client("lambda")
 
     def look() -> Sequence[Row]:
@@ -83,8 +97,9 @@ def see_queue(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
     return look
 
 
-def see_api(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
+def see_api(ground: Playground) -> Callable[[], Sequence[Row]]:
     """Watch what the API is refused in a second, its concurrency and its reservation."""
+    aws, pilot = ground.account, ground.pilot
     cloudwatch, functions = aws.client("cloudwatch"), aws.client("lambda")
 
     def query(metric: str, statistic: str) -> Any:
@@ -112,8 +127,9 @@ def see_api(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
     return look
 
 
-def see_dead_letters(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row]]:
+def see_dead_letters(ground: Playground) -> Callable[[], Sequence[Row]]:
     """Watch the downstream, the dead letters, the queue that they come from, and what is done."""
+    aws, pilot = ground.account, ground.pilot
     sqs, ssm = aws.client("sqs"), aws.client("ssm")
 
     def look() -> Sequence[Row]:
@@ -129,6 +145,36 @@ def see_dead_letters(aws: AwsAccount, pilot: Pilot) -> Callable[[], Sequence[Row
         )
 
     return look
+
+
+def see_shop(ground: Playground) -> Callable[[], Sequence[Row]]:
+    """Watch who answers the shop's clients, what name servers tell them, and the consumers."""
+    watched = ground.shop
+
+    def look() -> Sequence[Row]:
+        since = time.monotonic() - 1
+        calls = [call for call in watched.calls[-_LATEST_CALLS:] if call.at > since]
+        failed = sum(not call.well for call in calls)
+        given = shop.told(watched.answers(), watched.region_of())
+        states = ", ".join(f"{where} {state}" for where, state in watched.consumers().items())
+        return (
+            Row("clients", f"clients: {shop.shares(calls)}", failed),
+            Row("errors", f"{failed} errors a second"),
+            Row("dns", f"name servers: {given}"),
+            Row("consumers", f"consumers: {states}"),
+        )
+
+    return look
+
+
+def missing_clients(ground: Playground, _orders: Sequence[str]) -> Sequence[str]:
+    """Say who is not at the standby in the end, and that the recovery time was not told."""
+    at = ground.shop
+    address, region = shop.ADDRESSES["standby"], at.regions["standby"]
+    said = shop.astray(at.answers(), at.calls, address, region)
+    if not any("Recovery time" in message.text for message in ground.slack.messages):
+        said.append("the thread does not tell the recovery time")
+    return said
 
 
 def missing_orders(ground: Playground, orders: Sequence[str]) -> Sequence[str]:
@@ -176,7 +222,7 @@ _SATURATION = Story(
     runbook="queue-saturation",
     steady=Load("15 orders a second", lambda load, seconds: load.steady(15, seconds)),
     trouble=Load("A burst of 400 orders", lambda load, seconds: load.spike(400, seconds)),
-    alarm=lambda pilot: pilot.backlog_alarm,
+    alarm=lambda ground: ground.pilot.backlog_alarm,
     view=see_queue,
     relieved="drained",
 )
@@ -199,7 +245,7 @@ _THROTTLES = Story(
         "5 callers send 70 orders by the API",
         lambda load, seconds: load.burst(70, callers=5, seconds=seconds),
     ),
-    alarm=lambda pilot: pilot.api_throttles_alarm,
+    alarm=lambda ground: ground.pilot.api_throttles_alarm,
     view=see_api,
     pilot={
         "ApiReservedConcurrency": "2",
@@ -218,7 +264,7 @@ _DEAD_LETTERS = Story(
         "The downstream fails while 30 orders come, until the first are dead",
         lambda load, seconds: load.outage(30, dead=1, seconds=seconds, notice=1),
     ),
-    alarm=lambda pilot: pilot.dead_letters_alarm,
+    alarm=lambda ground: ground.pilot.dead_letters_alarm,
     view=see_dead_letters,
     relieved="worked off",
     pilot={
@@ -249,7 +295,29 @@ _TOO_EARLY = replace(
     pilot={**_DEAD_LETTERS.pilot, "DeadLettersEvaluationPeriods": "1"},
     missing=lambda _ground, _orders: (),  # they lie where they were, which is the point
 )
+_FAILOVER = Story(
+    id="route53-failover",
+    title="A shop's primary Region answers 503; its clients are moved to the standby",
+    runbook="route53-failover",
+    steady=Load("10 calls a second, by name", lambda clients, seconds: clients.steady(10, seconds)),
+    trouble=Load(
+        "The primary's web server answers 503, and goes on so",
+        lambda clients, _seconds: clients.break_primary(),
+    ),
+    alarm=lambda _ground: shop.ALARM,
+    view=see_shop,
+    relieved="clients arrived",
+    left="traffic stays in the standby, nothing is left locked or leased",
+    # The zone does not exist yet; production names its own.
+    runbooks={"FailoverResources": "arn:aws:route53:::hostedzone/*"},
+    own_aws=True,
+    prepare=lambda ground: ground.shop,
+    sender=lambda ground, stop: shop.Clients(ground.shop, stop),
+    missing=missing_clients,
+    patience=120,
+)
 
 STORIES: Mapping[str, Story] = {
-    story.id: story for story in (_SATURATION, _THROTTLES, _DEAD_LETTERS, _TOO_EARLY, _KILL_SWITCH)
+    story.id: story
+    for story in (_SATURATION, _THROTTLES, _DEAD_LETTERS, _TOO_EARLY, _KILL_SWITCH, _FAILOVER)
 }

@@ -52,8 +52,8 @@ class Watch:
         self._ground = ground
         self._story = story
         aws = ground.account
-        self._alarm = story.alarm(ground.pilot)
-        self._rows = story.view(aws, ground.pilot)
+        self._alarm = story.alarm(ground)
+        self._rows = story.view(ground)
         self._lambda = aws.client("lambda")
         self._cloudwatch = aws.client("cloudwatch")
         self._sfn = aws.client("stepfunctions")

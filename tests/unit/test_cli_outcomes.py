@@ -131,7 +131,7 @@ def test_a_run_that_changes_no_setting_tells_what_it_did_and_when_that_was_over(
 
     text = told(played(replayed, story=STORIES["dlq-replay"]))
 
-    assert f"Changes: none. {effect}" in text.splitlines()
+    assert f"Changes: {effect}" in text.splitlines()
     assert ": alarm after 3 s, worked off after 20 s, closed after 30 s;" in text.splitlines()[-1]
     handed_over = played(replace(replayed, outcome="handed_over"))
     assert handed_over.relieved_after is None

@@ -3,12 +3,14 @@
 It goes on when calls to the control plane are blocked
 (https://docs.aws.amazon.com/whitepapers/latest/aws-fault-isolation-boundaries/global-services.html).
 Metrics: https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/monitoring-cloudwatch.html, in
-us-east-1 only. Probes reach 127.0.0.1 alone; another target keeps the state that a test has set.
+us-east-1 only. Probes reach loopback addresses (127.0.0.0/8) alone; another target keeps the state
+that a test has set.
 """
 # ruff: noqa: SLF001 -- works on MiniStack's stores
 
 import http.client
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -25,7 +27,6 @@ from local.aws.route53.name_server import NameServer
 
 logger = logging.getLogger(__name__)
 
-_LOOPBACK = ("127.0.0.1", "localhost")
 _PROBE_SECONDS = 2.0
 _SEARCHED_BYTES = 5120
 _METRICS_REGION = "us-east-1"
@@ -78,9 +79,8 @@ class Route53DataPlane:
         second = int(time.time())
         for (account, check_id), check in list(route53._health_checks.to_dict().items()):
             config = check["config"]
-            target = config.get("IPAddress") or config.get("FullyQualifiedDomainName")
             is_endpoint = config.get("Type") in checkers.ENDPOINT_TYPES
-            if is_endpoint and not config.get("Disabled") and target in _LOOPBACK:
+            if is_endpoint and not config.get("Disabled") and _loopback(config):
                 success, status = look(config)
                 for region in checkers.regions(config):
                     self._note(check_id, region, config, status, success=success)
@@ -104,6 +104,14 @@ class Route53DataPlane:
                 logger.exception("The health checkers missed a round")
 
 
+def _loopback(config: dict[str, Any]) -> str:
+    """Return the address of this machine that an endpoint is at; ``""`` for another's."""
+    target = str(config.get("IPAddress") or config.get("FullyQualifiedDomainName"))
+    if target == "localhost":
+        return "127.0.0.1"
+    return target if re.fullmatch(r"127(\.\d+){3}", target) else ""
+
+
 def look(config: dict[str, Any]) -> tuple[bool, str]:
     """Look at an endpoint of this machine once; return whether it is well, and Route 53's text.
 
@@ -114,7 +122,7 @@ def look(config: dict[str, Any]) -> tuple[bool, str]:
     kind, port = config["Type"], int(config.get("Port", 80))
     try:
         if kind == "TCP":
-            socket.create_connection(("127.0.0.1", port), _PROBE_SECONDS).close()
+            socket.create_connection((_loopback(config), port), _PROBE_SECONDS).close()
             return True, "Success: TCP connection"
         status, reason, body = _fetch(kind, port, config)
     except (OSError, http.client.HTTPException) as error:
@@ -129,15 +137,16 @@ def look(config: dict[str, Any]) -> tuple[bool, str]:
 
 def _fetch(kind: str, port: int, config: dict[str, Any]) -> tuple[int, str, bytes]:
     connection: http.client.HTTPConnection
+    address = _loopback(config)
     if kind.startswith("HTTPS"):
         context = ssl._create_unverified_context()  # noqa: S323 -- as Route 53 does, see above
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", port, timeout=_PROBE_SECONDS, context=context
+            address, port, timeout=_PROBE_SECONDS, context=context
         )
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_PROBE_SECONDS)
+        connection = http.client.HTTPConnection(address, port, timeout=_PROBE_SECONDS)
     try:
-        host = config.get("FullyQualifiedDomainName") or "127.0.0.1"
+        host = config.get("FullyQualifiedDomainName") or address
         connection.request("GET", config.get("ResourcePath") or "/", headers={"Host": host})
         response = connection.getresponse()
         return response.status, response.reason, response.read(_SEARCHED_BYTES)

@@ -4,18 +4,15 @@ The primary is 127.0.0.1 and its Region us-east-1, the standby 127.0.0.2 and the
 """
 
 import http.server
-import io
 import threading
 import uuid
-import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-import yaml
-
-from local.playground import REGION, ROOT, STACK
+from local import service_files
+from local.playground import REGION, STACK
 from oncall import name_servers
 from tests.integration import two_regions
 from tests.scenarios.targets import parts
@@ -25,16 +22,6 @@ from tests.scenarios.world import Metric, World
 PRIMARY = "us-east-1"
 _ADDRESSES = {"primary": "127.0.0.1", "standby": "127.0.0.2"}
 _ROLES = ("primary", "standby")
-_READERS = (
-    "open-incident",
-    "inspect-failover",
-    "plan-failover",
-    "take-failover-step",
-    "verify-failover",
-    "dispatch-alarm",
-    "reconcile",
-)
-"""Functions that read service files."""
 _ROLE = "failover-stories"
 RESOURCES = (
     "arn:aws:route53:::hostedzone/*,"
@@ -266,28 +253,8 @@ class Service(Target):
                 "wait_seconds": 1,
                 "on_failover": True,
             }
-        self._ship()
-
-    def _ship(self) -> None:
-        """Ship the service's file with the functions, as a deployment would."""
-        functions = self.world.client("lambda")
-        code = io.BytesIO()
-        with zipfile.ZipFile(code, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            folder = ROOT / "functions"
-            for path in sorted(folder.rglob("*.py")):
-                archive.write(path, path.relative_to(folder))
-            for path in sorted((ROOT / "runbooks").rglob("*.*")):
-                archive.write(path, path.relative_to(ROOT))
-            archive.writestr(f"runbooks/services/{self.name}.yaml", yaml.safe_dump(self.file))
-        for name in _READERS:
-            functions.update_function_code(FunctionName=f"{STACK}-{name}", ZipFile=code.getvalue())
         servers = self.world.worlds.name_servers(self.world.aws.account)
-        known = ",".join(f"{name}={host}:{port}" for name, (host, port) in servers.items())
-        name = f"{STACK}-verify-failover"
-        found = functions.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
-        functions.update_function_configuration(
-            FunctionName=name, Environment={"Variables": {**found, "NAME_SERVERS": known}}
-        )
+        service_files.ship(self.world.aws, STACK, self.file, servers)
 
     def placeholders(self) -> Mapping[str, str]:
         return {"name": self.record, "service": self.name, "mapping": self.mappings["primary"]}
