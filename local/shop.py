@@ -46,6 +46,7 @@ LAST_SECONDS = 3.0
 """How long before they stopped the clients' last calls are."""
 
 _ZONE = "bookshop.example.com"
+_METRICS = "Bookshop"
 _TTL_SECONDS = 1
 _WEIGHTS = {"primary": 100, "standby": 0}
 _CALLERS = 5
@@ -298,6 +299,12 @@ class Shop:
                 role: [f"arn:aws:lambda:{self.regions[role]}:{arn}:{self.mappings[role]}"]
                 for role in roles
             },
+            "requests": {
+                "namespace": _METRICS,
+                "count": "Requests",
+                "errors": "Errors",
+                **{role: {"Region": region} for role, region in self.regions.items()},
+            },
             "probes": {
                 **{r: {"url": f"http://{ADDRESSES[r]}:{self.port}/health"} for r in roles},
                 "public": {"url": f"http://{RECORD}:{self.port}/health"},
@@ -311,12 +318,13 @@ class Shop:
         self._account.client("cloudwatch").put_metric_alarm(
             AlarmName=ALARM,
             AlarmDescription="Clients of the bookshop are refused.",
-            Namespace="Bookshop",
+            Namespace=_METRICS,
             MetricName="Failed",
             Statistic="Sum",
             Period=1,
             # Longer than the health checkers take to call a Region sick.
             EvaluationPeriods=8,
+            DatapointsToAlarm=6,
             Threshold=1,
             ComparisonOperator="GreaterThanOrEqualToThreshold",
             TreatMissingData="notBreaching",
@@ -326,11 +334,23 @@ class Shop:
             ],
         )
 
-    def publish(self, failed: int) -> None:
-        """Publish how many calls have failed."""
+    def publish(self, calls: Sequence[Call]) -> None:
+        """Publish how many calls have failed, and in each Region what it got and did not answer."""
+        failed = sum(not call.well for call in calls)
         self._account.client("cloudwatch").put_metric_data(
-            Namespace="Bookshop", MetricData=[{"MetricName": "Failed", "Value": failed}]
+            Namespace=_METRICS, MetricData=[{"MetricName": "Failed", "Value": failed}]
         )
+        for role, region in self.regions.items():
+            here = [call for call in calls if call.region == region]
+            counted = {"Requests": len(here), "Errors": sum(not call.well for call in here)}
+            where = [{"Name": "Region", "Value": region}]
+            self._client("cloudwatch", role).put_metric_data(
+                Namespace=_METRICS,
+                MetricData=[
+                    {"MetricName": name, "Value": value, "Dimensions": where}
+                    for name, value in counted.items()
+                ],
+            )
 
     def resolver(self) -> dns.resolver.Resolver:
         """Return a resolver that asks the zone's name servers and keeps answers for their TTL."""
@@ -375,10 +395,11 @@ class Clients:
 
     def _publish(self, until: float) -> None:
         seen = 0
-        while not self._stop.wait(1) and time.monotonic() < until:
+        # Twice in the alarm's period, so that none is without a datapoint.
+        while not self._stop.wait(0.4) and time.monotonic() < until:
             calls = self._shop.calls[seen:]
             seen += len(calls)
-            self._shop.publish(sum(not call.well for call in calls))
+            self._shop.publish(calls)
 
 
 def _get(resolver: dns.resolver.Resolver, port: int) -> tuple[str, int]:

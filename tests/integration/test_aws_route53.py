@@ -247,14 +247,14 @@ class _Endpoint(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
 def test_endpoints_are_really_probed_and_the_metric_says_so(
-    aws: AwsAccount, eventually: Callable[..., Any]
+    aws: AwsAccount, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Endpoint) as server:
+    monkeypatch.setattr(_Endpoint, "status", 200)
+    with http.server.ThreadingHTTPServer((address, 0), _Endpoint) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        check_id = check(
-            aws, IPAddress="127.0.0.1", Port=server.server_address[1], FailureThreshold=2
-        )
+        check_id = check(aws, IPAddress=address, Port=server.server_address[1], FailureThreshold=2)
 
         def metric() -> float | None:
             found = aws.for_account(aws.account, "us-east-1").client("cloudwatch")

@@ -200,6 +200,11 @@ def test_an_unknown_story_names_those_there_are() -> None:
         play_story("nope", output="text", endpoint_url=None)
 
 
+def test_a_story_with_name_servers_does_not_play_on_an_emulator_that_has_none() -> None:
+    with pytest.raises(BadInput, match=r"--endpoint-url: route53-failover asks name servers"):
+        play_story("route53-failover", output="text", endpoint_url="http://127.0.0.1:4566")
+
+
 @pytest.mark.parametrize(
     "address",
     [
