@@ -1,4 +1,4 @@
-"""Inspect a service in both its Regions, as far as they answer.
+"""Inspect a service in both its Regions, as far as they answer, before a failover or a failback.
 
 Called with ``{"run", "state"}``; returns ``{"facts": {...}}``, the fields of
 ``oncall.failover.Facts``.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall import failover_facts, service
-from oncall.failover import FAILOVER
+from oncall.failover import DIRECTIONS
 from oncall.step import step
 from oncall.targets import service_name
 from oncall.times import parse
@@ -32,7 +32,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         aws,
         service.load(service_name(call.run.target)),
         contracts.load(call.run.runbook).verification,
-        direction=FAILOVER,
+        direction=DIRECTIONS[call.run.runbook],
         sick_since=parse(changed).timestamp() if changed else None,
         not_the_deploy=options.get("not_the_deploy") == "yes",
     )

@@ -1,4 +1,4 @@
-"""Plan a failover: whether it is called for, what it takes and loses, and by which lever.
+"""Plan a failover or a failback: whether it is called for, what it takes and by which lever.
 
 Called with ``{"run", "state", "facts"}``; returns what the machine goes by (``planning.write``).
 """

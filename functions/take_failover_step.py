@@ -1,4 +1,4 @@
-"""Take one step of a failover's order, or see how far it is.
+"""Take one step of a failover's or failback's order, or see how far it is.
 
 Called with ``{"run", "state", "plan_hash", "taken"}``, where ``taken`` is what it has returned
 last: ``{"number": of the step to take next, "verdict": "next"|"again"|"watch", "looks": at a step

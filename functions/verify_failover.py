@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall import failover_looks, failover_watch, looking, service
+from oncall.failover import DIRECTIONS, FAILOVER
 from oncall.step import step
 from oncall.targets import service_name
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from oncall.incident import Incident
     from oncall.plans import Look
+    from oncall.service import Role
     from oncall.services import Services
     from oncall.step import Call
 
@@ -26,20 +28,28 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Look once. Raises what ``looking.take`` raises."""
     rules = contracts.load(call.run.runbook).verification
     about = service.load(service_name(call.run.target))
+    direction = DIRECTIONS[call.run.runbook]
+    goes_to: Role = "standby" if direction == FAILOVER else "primary"
 
     def seen(incident: Incident) -> failover_looks.Seen:
         changes = [entry.data.get("change_id", "") for entry in incident.entries]
         made = [one for one in changes if one]
         return failover_watch.look(
-            aws, about, rules, goes_to="standby", change_id=made[-1] if made else ""
+            aws, about, rules, goes_to=goes_to, change_id=made[-1] if made else ""
         )
 
     def planned(incident: Incident) -> Mapping[str, Any]:
         if incident.plan["order"]:
             return incident.plan
         # It has moved already and is only watched.
-        order = {"steps": [], "record": about.record, "loss_seconds": 0}
-        return {**incident.plan, "order": {**order, "to": about.regions["standby"]}}
+        order = {
+            "direction": direction,
+            "steps": [],
+            "record": about.record,
+            "loss_seconds": 0,
+            "to": about.regions[goes_to],
+        }
+        return {**incident.plan, "order": order}
 
     def told(before: Look, incident: Incident) -> Look:
         effect = failover_looks.effect_of(incident.entries)

@@ -154,6 +154,20 @@ def refuse_stranger(decision: Decision, approvers: tuple[str, ...]) -> None:
     )
 
 
+def refuse_others(decision: Decision, incident: Incident) -> None:
+    """Raise ``Denied`` where a plan names who may approve it and the person is none of those.
+
+    ``incident.plan["order"]["approvers"]``, such as a service file's for its failback, narrows the
+    stack's list and never widens it. Whoever may approve anything else may reject or stop.
+    """
+    named = incident.plan.get("order", {}).get("approvers", ())
+    if decision.kind == "approve" and named and not may_decide(decision.by, named):
+        raise Denied(
+            f"{decision.by} may not approve this; the owner of {incident.target_name} has named "
+            f"who may: {', '.join(named)}."
+        )
+
+
 def judge(decision: Decision, incident: Incident, ask: Ask | None, now: datetime) -> Verdict:
     """Say what a decision means for the record as it is now. Pure."""
     if incident.status != "open":
@@ -222,6 +236,7 @@ def decide(decision: Decision, aws: Services) -> Answer:
     refuse_stranger(decision, aws.settings.approvers)
     for _ in range(_RACES):
         incident = aws.store.load(decision.incident)
+        refuse_others(decision, incident)
         ask_id = decision.ask or str(incident.ask.get("id", ""))
         ask = aws.store.ask(decision.incident, ask_id) if ask_id else None
         verdict = judge(decision, incident, ask, aws.clock())

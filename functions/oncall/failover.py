@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from oncall.service import Role, Service
 
 FAILOVER, FAILBACK = "failover", "failback"
+DIRECTIONS: Mapping[str, str] = {"route53-failover": FAILOVER, "route53-failback": FAILBACK}
+"""By the runbook's id."""
 ROUTING_CONTROL, HEALTH_CHECK, RECORDS = "routing_control", "health_check", "records"
 LEVERS = (ROUTING_CONTROL, HEALTH_CHECK, RECORDS)
 """In order of preference."""
@@ -68,7 +70,8 @@ class Side:
     consumers: Sequence[Setting] = ()
     capacity: Sequence[Setting] = ()
     well_since: float | None = None
-    """Since when nothing has called it sick; ``None`` if it is sick or that is unknown."""
+    """Since when its health checks have been healthy without a break, as far as was looked back;
+    ``None`` if they are not or that is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,17 +447,14 @@ def _failback_cause(service: Service, facts: Facts, rules: Mapping[str, float]) 
     behind = next((why for why in (lags(service, facts)).values() if why), "")
     if behind:
         return "data_behind", f"{behind} Going back now would lose writes."
-    since = facts.primary.well_since
-    soaked = 0.0 if since is None else facts.now - since
-    if soaked < service.soak_seconds:
-        return (
-            "soaking",
-            (
-                f"{name} has been well in {home} for {duration(soaked)}, and soaks for "
-                f"{duration(service.soak_seconds)}."
-            ),
-        )
-    return NO_CAUSE
+    since, soak = facts.primary.well_since, service.soak_seconds
+    if not soak or (since is not None and facts.now - since >= soak):
+        return NO_CAUSE
+    if since is None:
+        words = f"Since when {name} is well in {home} is unknown"
+    else:
+        words = f"{name} has been well in {home} for {duration(facts.now - since)}"
+    return "soaking", f"{words}, and it soaks for {duration(soak)}."
 
 
 def lags(service: Service, facts: Facts) -> dict[str, str]:

@@ -7,9 +7,10 @@ Reads run side by side, with short timeouts; each that fails leaves its part unk
 from __future__ import annotations
 
 import logging
+import math
 import random
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall import metrics, probes
 from oncall.failover import (
+    FAILBACK,
+    FAILOVER,
     HEALTH_CHECK,
     RECORDS,
     ROUTING_CONTROL,
@@ -50,6 +53,14 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 24
 _LAG_MINUTES = 60
+_MINUTE = 60
+_MOST_POINTS = 1440
+"""Of GetMetricStatistics in one answer (CloudWatch API Reference)."""
+_GAP_PERIODS = 5
+"""Periods without datapoints after which a health check is not known to have stayed healthy."""
+_HEALTH_METRICS_REGION = "us-east-1"
+"""Where Route 53 publishes all metrics of health checks (Route 53 Developer Guide, "Monitoring
+health checks using CloudWatch")."""
 _LATEST_LAGS = 3
 _NO_SERVER = 500
 """From this HTTP status on, a service has not answered; below, it has, if with a refusal."""
@@ -131,7 +142,8 @@ def read_facts(
         reads = _Reads(pool)
         begun = {role: _begin_side(aws, reads, service, role, rules) for role in ROLES}
         levers = _begin_levers(aws, reads, service)
-        leaves: Role = "primary" if direction == "failover" else "standby"
+        leaves: Role = "primary" if direction == FAILOVER else "standby"
+        since = _begin_soak(aws, reads, service) if direction == FAILBACK else None
         stores = [_begin_store(aws, reads, service, store, leaves) for store in service.stores]
         counted = {
             role: _got(side.counted, None) if side.counted else None for role, side in begun.items()
@@ -141,12 +153,13 @@ def read_facts(
         }
         seen = [_lever(kind, found) for kind, found in levers]
         data = [end() for end in stores]
+        well_since = _got(since, None) if since else None
         answered = {role: reads.answered(service.regions[role]) for role in ROLES}
     return Facts(
         now=aws.clock().timestamp(),
         direction=direction,
         runs_in=aws.settings.region,
-        primary=_with(sides["primary"], answered["primary"]),
+        primary=replace(_with(sides["primary"], answered["primary"]), well_since=well_since),
         standby=_with(sides["standby"], answered["standby"]),
         levers=tuple(seen),
         stores=tuple(data),
@@ -237,6 +250,51 @@ def checkers(aws: Services, ids: Sequence[str]) -> dict[str, bool]:
         for region, said in votes.items():
             found[region] = found.get(region, True) and sum(said) * 2 > len(said)
     return found
+
+
+def _begin_soak(aws: Services, reads: _Reads, service: Service) -> Future[float | None]:
+    there, ids = aws.within(_HEALTH_METRICS_REGION), service.health_checks["primary"]
+    return reads.start("", "route53", partial(well_since, there, ids, service.soak_seconds))
+
+
+def well_since(aws: Services, ids: Sequence[str], seconds: int) -> float | None:
+    """Return since when all these health checks are healthy, looking ``seconds`` back at least.
+
+    By ``HealthCheckStatus``, 1 for healthy and 0 else, once a minute (Route 53 Developer Guide,
+    "Monitoring health checks using CloudWatch"). ``None`` without health checks, or where one is
+    unhealthy or silent now: a gap is no health, so it begins anew after one.
+    """
+    now = aws.clock()
+    back = seconds + 2 * _GAP_PERIODS * _MINUTE
+    period = _MINUTE * math.ceil(back / _MINUTE / (_MOST_POINTS - _GAP_PERIODS))
+    found: list[float] = []
+    for check in ids:
+        answer = aws.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/Route53",
+            MetricName="HealthCheckStatus",
+            Dimensions=[{"Name": "HealthCheckId", "Value": check}],
+            StartTime=now - timedelta(seconds=back),
+            EndTime=now,
+            Period=period,
+            Statistics=["Minimum"],
+        )
+        points = {one["Timestamp"].timestamp(): one["Minimum"] for one in answer["Datapoints"]}
+        since = _unbroken(points, now.timestamp(), _GAP_PERIODS * period)
+        if since is None:
+            return None
+        found.append(since)
+    return max(found, default=None)
+
+
+def _unbroken(points: Mapping[float, float], now: float, gap: float) -> float | None:
+    """Return the begin of what is 1 up to now without a gap; ``None`` if it is not 1 now."""
+    since = None
+    last = now
+    for at in sorted(points, reverse=True):
+        if points[at] < 1 or last - at > gap:
+            break
+        since = last = at
+    return since
 
 
 def requests(

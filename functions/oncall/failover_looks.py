@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from oncall.failover import FAILBACK
 from oncall.plans import Look, ended, relapsed
 from oncall.words import duration, percent
 
@@ -64,7 +65,12 @@ class Measured:
 
 
 def measured(planned: Mapping[str, Any], recovered_at: float) -> Measured:
-    """Return recovery time and point against the service's targets, and both in words."""
+    """Return recovery time and point against the service's targets, and both in words.
+
+    A failback ends no outage, so it is measured by neither.
+    """
+    if planned["order"].get("direction") == FAILBACK:
+        return Measured(None, None, "")
     began, loss = planned["sick_since"], planned["order"]["loss_seconds"]
     took = None if began is None else max(0.0, recovered_at - began)
     return Measured(
@@ -143,7 +149,8 @@ def assess(
     if not trouble and calm >= rules["calm_periods"]:
         told = measured(planned, carry["recovered_at"]).sentence
         where = planned["order"]["to"]
-        return ended(look, "relieved", f"{planned['order']['record']} works in {where}. {told}")
+        words = f"{planned['order']['record']} works in {where}. {told}".strip()
+        return ended(look, "relieved", words)
     if carry["looks"] > rules["watch_periods"] + waits + _ttl_periods(planned, seen):
         return ended(look, "ineffective", f"After {number} looks: {trouble or words}")
     return look
@@ -163,7 +170,8 @@ def assess_calm(
         return ended(
             look,
             "relieved",
-            f"{planned['order']['record']} works in {planned['order']['to']} and stays so. {told}",
+            f"{planned['order']['record']} works in {planned['order']['to']} and stays so. "
+            f"{told}".rstrip(),
         )
     if relapsed(look, rules):
         return ended(look, "recurred", f"It does not stay so: {trouble or _words(seen)}")

@@ -306,5 +306,5 @@ _MOVES: Mapping[str, _Move] = {
     "enable": _set,
     "shift": _shift,
 }
-LOOKED_AT = frozenset({"verify", "rearm"})
+LOOKED_AT = frozenset({"verify"})
 """Verbs of steps that change nothing: the looks make them."""

@@ -84,12 +84,12 @@ class Step:
       role is to get of 100, and further by lever: ``entries`` and ``entries_before``
       (``UpdateRoutingControlStateEntries``); ``call`` and ``undo_call``, each ``{"service",
       "operation", "parameters"}``; ``change_batch`` (of ``ChangeResourceRecordSets``)
-    - ``verify rearm``: ``{}``; they change nothing
+    - ``verify``: ``{}``; it changes nothing
     """
 
     id: str
     verb: str
-    """``fence drain raise promote enable shift verify rearm``"""
+    """``fence drain raise promote enable shift verify``"""
     region: str
     """Where its calls are made."""
     sentence: str
@@ -211,7 +211,7 @@ def _sentence(
     bounds: Sequence[str],
 ) -> str:
     done = "Fail over" if facts.direction == FAILOVER else "Bring back"
-    what = "; ".join(step.sentence for step in steps if step.verb not in {"verify", "rearm"})
+    what = "; ".join(step.sentence for step in steps if step.verb != "verify")
     lost = "How much of the latest writes is lost is unknown"
     if loss is not None:
         lost = f"By estimate {loss:.0f} s of writes are missing afterwards" if loss else ""
@@ -636,7 +636,7 @@ def _batch_command(service: Service, batch: Mapping[str, Any]) -> str:
 
 def _last(service: Service, facts: Facts) -> list[Step]:
     region, probe = service.regions[facts.goes_to], service.probes["public"]
-    last = [
+    return [
         Step(
             "verify",
             "verify",
@@ -647,17 +647,3 @@ def _last(service: Service, facts: Facts) -> list[Step]:
             no_undo_because="It changes nothing.",
         )
     ]
-    if facts.direction != FAILOVER:
-        words = "see that levers are home and data replicates, ready for the next failover"
-        last.append(
-            Step(
-                "rearm",
-                "rearm",
-                region,
-                words,
-                by_hand=f"runbook run route53-failover name={service.record} --mode observe",
-                seconds=30,
-                no_undo_because="It changes nothing.",
-            )
-        )
-    return last

@@ -173,6 +173,19 @@ def test_an_empty_list_of_approvers_means_nobody() -> None:
     decisions.refuse_stranger(by(ALICE), (BOB, ALICE))
 
 
+def test_a_plan_narrows_who_may_approve_but_not_who_may_stop() -> None:
+    named = an_incident(plan={"order": {"approvers": [BOB, CAROL]}})
+    for who in (BOB, CAROL):
+        decisions.refuse_others(by(who), named)
+    with pytest.raises(Denied, match="has named who may: U0BOB"):
+        decisions.refuse_others(by(ALICE), named)
+    for kind in ("reject", "abort", "take_over"):
+        decisions.refuse_others(by(ALICE, kind), named)
+    decisions.refuse_others(by(ALICE), an_incident(plan={"order": {"approvers": []}}))
+    decisions.refuse_others(by(ALICE), an_incident(plan={"order": {}}))
+    decisions.refuse_others(by(ALICE), an_incident())
+
+
 def test_a_session_counts_as_its_role_and_as_no_other() -> None:
     role = "arn:aws:iam::123456789012:role/team/OnCall"
     session = "arn:aws:sts::123456789012:assumed-role/OnCall/alice"

@@ -1,7 +1,7 @@
 """Facts of a service of which much or everything does not answer."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,9 +71,46 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "works", lambda _probe: False)
 
 
-def read(calls: Any = None, endpoints: Any = None) -> failover.Facts:
+def read(calls: Any = None, endpoints: Any = None, direction: str = "failover") -> failover.Facts:
     aws: Any = Aws(calls, endpoints)
-    return failover_facts.read_facts(aws, SHOP, RULES, direction="failover")
+    return failover_facts.read_facts(aws, SHOP, RULES, direction=direction)
+
+
+def status(*minutes: tuple[float, float]) -> Callable[..., Any]:
+    """Return an answer of HealthCheckStatus: pairs of minutes ago and value."""
+    points = [
+        {"Timestamp": Aws().clock() - timedelta(minutes=ago), "Minimum": value, "Maximum": value}
+        for ago, value in minutes
+    ]
+    return lambda **_: {"Datapoints": points}
+
+
+@pytest.mark.parametrize(
+    ("minutes", "since"),
+    [
+        ([(3, 1), (2, 1), (1, 1)], 3),
+        ([(1, 1), (3, 1), (2, 1)], 3),
+        ([(4, 1), (3, 0), (2, 1), (1, 1)], 2),
+        ([(12, 1), (11, 1), (2, 1), (1, 1)], 2),
+        ([(2, 1), (1, 0)], None),
+        ([(30, 1), (29, 1)], None),
+        ([], None),
+    ],
+)
+def test_since_when_it_is_well_is_broken_by_sickness_and_by_silence(
+    minutes: list[tuple[float, float]], since: float | None
+) -> None:
+    aws: Any = Aws({"": {"cloudwatch": {"get_metric_statistics": status(*minutes)}}}, region="")
+    found = failover_facts.well_since(aws, ["a", "b"], 3600)
+    expected = since and (aws.clock() - timedelta(minutes=since)).timestamp()
+    assert found == expected
+    assert failover_facts.well_since(aws, [], 3600) is None
+
+
+def test_the_soak_is_read_in_virginia_and_for_a_failback_only() -> None:
+    calls = {"us-east-1": {"cloudwatch": {"get_metric_statistics": status((2, 1), (1, 1))}}}
+    assert read(calls, direction="failback").primary.well_since is not None
+    assert read(calls).primary.well_since is None
 
 
 def test_when_nothing_answers_all_is_unknown_and_nothing_is_raised() -> None:

@@ -1,10 +1,12 @@
 """A service in two Regions: real record sets that name servers answer, and two real web servers.
 
-The primary is 127.0.0.1 and its Region us-east-1, the standby 127.0.0.2 and the world's Region.
+The primary is 127.0.0.1, the standby 127.0.0.2. The world's Region is where traffic goes to: the
+standby's before a failover, the primary's before a failback; us-east-1 is the other one.
 """
 
 import http.server
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from local import service_files
+from local.aws.cloudwatch import put_metric_history
 from local.playground import REGION, STACK
 from oncall import name_servers
 from tests.integration import two_regions
@@ -19,7 +22,7 @@ from tests.scenarios.targets import parts
 from tests.scenarios.targets.base import Target
 from tests.scenarios.world import Metric, World
 
-PRIMARY = "us-east-1"
+OTHER = "us-east-1"
 _ADDRESSES = {"primary": "127.0.0.1", "standby": "127.0.0.2"}
 _ROLES = ("primary", "standby")
 _ROLE = "failover-stories"
@@ -51,10 +54,18 @@ class Service(Target):
             "percents": [],
             "requests": False,
             "reserved": None,
+            "well_for": None,
+            "soak": 30,
+            "approvers": [],
+            "lag": None,
         },
     }
     ALARM: ClassVar[str] = "sick"
     THRESHOLD: ClassVar[float] = 1
+    HERE: ClassVar[str] = "standby"
+    """The role of the world's Region."""
+    SERVES: ClassVar[str] = "primary"
+    """The role that has traffic and consumers."""
 
     zone: str = ""
     checks: dict[str, str] = field(default_factory=dict)
@@ -75,10 +86,58 @@ class Service(Target):
         for role in _ROLES:
             made.change(role, wanted[role])
         made._make_consumers(opted_in=wanted["opted_in"])
-        controls = two_regions.controls(world.aws, name) if "control" in wanted["levers"] else None
+        controls = made._controls() if "control" in wanted["levers"] else None
         made._make_records(controls, signal="signal" in wanted["levers"])
+        made._seed(wanted)
         made._write_file(wanted, controls, port)
         return made
+
+    def _controls(self) -> Json:
+        made = two_regions.controls(self.world.aws, self.name)
+        if self.SERVES == "standby":
+            region, endpoint = next(iter(made["endpoints"].items()))
+            cluster = self.world.aws.session().client(
+                "route53-recovery-cluster", region_name=region, endpoint_url=endpoint
+            )
+            cluster.update_routing_control_states(
+                UpdateRoutingControlStateEntries=[
+                    {"RoutingControlArn": made["standby"], "RoutingControlState": "On"},
+                    {"RoutingControlArn": made["primary"], "RoutingControlState": "Off"},
+                ]
+            )
+        return made
+
+    def _seed(self, wanted: Mapping[str, Any]) -> None:
+        """Let metrics of us-east-1 say since when the primary is well and how far a copy lags."""
+        now = int(time.time())
+        if wanted["well_for"] is not None:
+            check = {"HealthCheckId": self.checks["primary"]}
+            moments = range(now - wanted["well_for"], now + 90)
+            self._put("AWS/Route53", "HealthCheckStatus", check, dict.fromkeys(moments, 1.0))
+        if wanted["lag"] is not None:
+            self._make_table()
+            copy = {"TableName": self.name, "ReceivingRegion": REGION}
+            lag = dict.fromkeys(range(now - 70, now + 90), 1000.0 * wanted["lag"])
+            self._put("AWS/DynamoDB", "ReplicationLatency", copy, lag)
+
+    def _put(
+        self, namespace: str, name: str, dimensions: Json, points: Mapping[int, float]
+    ) -> None:
+        values = [(float(at), value) for at, value in points.items()]
+        put_metric_history(self.world.aws.account, OTHER, namespace, name, dimensions, values)
+
+    def _make_table(self) -> None:
+        dynamodb = self._client("dynamodb", OTHER)
+        dynamodb.create_table(
+            TableName=self.name,
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
+        )
+        dynamodb.update_table(
+            TableName=self.name, ReplicaUpdates=[{"Create": {"RegionName": REGION}}]
+        )
 
     def _client(self, service: str, region: str = REGION) -> Any:
         return two_regions.client(self.world.aws, service, region)
@@ -101,14 +160,14 @@ class Service(Target):
             iam.create_role(RoleName=_ROLE, AssumeRolePolicyDocument=two_regions.TRUST)
         for role, region in self._regions.items():
             self.mappings[role] = two_regions.consumer(
-                self.world.aws, region, enabled=role == "primary", name=self.name, role=_ROLE
+                self.world.aws, region, enabled=role == self.SERVES, name=self.name, role=_ROLE
             )
         if not opted_in:
             self.untag("consumer")
 
     @property
     def _regions(self) -> dict[str, str]:
-        return {"primary": PRIMARY, "standby": REGION}
+        return {role: REGION if role == self.HERE else OTHER for role in _ROLES}
 
     @property
     def record(self) -> str:
@@ -154,7 +213,9 @@ class Service(Target):
                 check["HealthCheckId"] = two_regions.health_check(
                     self.world.aws, Type="RECOVERY_CONTROL", RoutingControlArn=controls[role]
                 )
-            self._put_set(role, {"primary": 100, "standby": 0}[role], check)
+            # A routing control sends traffic away whatever the weights at home are.
+            gets = "primary" if controls is not None else self.SERVES
+            self._put_set(role, 100 if role == gets else 0, check)
 
     def _put_set(self, role: str, weight: int, more: Mapping[str, str]) -> None:
         one = {
@@ -197,7 +258,7 @@ class Service(Target):
     ) -> None:
         regions = self._regions
         if wanted["swapped"]:
-            regions["standby"] = "us-west-2"
+            regions[self.HERE] = "us-west-2"
         self.file = {
             "name": self.name,
             "owner": "shop-team",
@@ -212,7 +273,13 @@ class Service(Target):
             },
             "targets": {"rto_seconds": 600, "rpo_seconds": 30},
             "unattended": wanted["unattended"],
+            "failback": {"soak_seconds": wanted["soak"]},
         }
+        if wanted["approvers"]:
+            self.file["failback"]["approvers"] = wanted["approvers"]
+        if wanted["lag"] is not None:
+            table = {"table": self.name, "max_lag_seconds": 5, "max_loss_seconds": 30}
+            self.file["data"] = {"dynamodb": [table]}
         if not wanted["swapped"]:
             self.file["consumers"] = {role: [arn] for role, arn in self.mappings.items()}
         function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
@@ -319,6 +386,18 @@ class Service(Target):
             functions = self._client("lambda", region)
             functions.delete_event_source_mapping(UUID=self.mappings[role].rsplit(":", 1)[-1])
             functions.delete_function(FunctionName=self.name)
+
+
+@dataclass
+class Failback(Service):
+    """One service that runs in its standby since a failover."""
+
+    GIVEN: ClassVar[Mapping[str, Any]] = {
+        **Service.GIVEN,
+        "service": {**Service.GIVEN["service"], "primary": "well", "well_for": 70},
+    }
+    HERE: ClassVar[str] = "primary"
+    SERVES: ClassVar[str] = "standby"
 
 
 def _handler(health: Mapping[str, str], role: str) -> type[http.server.BaseHTTPRequestHandler]:
