@@ -17,9 +17,9 @@ _EXCEPTIONS = Path(__file__).parent / "exceptions.yaml"
 
 _REFUSED = 400
 _NAMED_IN_THE_TEMPLATE = {"AWS::SSM::Parameter", "AWS::StepFunctions::StateMachine"}
-# Condition keys that AWS fills in: that only tagged resources are written, and only leases deleted,
-# is proved by the stories themselves; so is it of metrics' namespace. What has a prefix lists an incident's archive, and the keys
-# that the embedded AWS asks for are those of buckets.
+# Condition keys that AWS fills in: that only tagged resources are written, only leases deleted, and
+# metrics only put into one namespace, is proved by the stories themselves. What has a prefix lists
+# an incident's archive, and the keys that the embedded AWS asks for are those of buckets.
 _CONTEXT = {
     "kms:ViaService": f"s3.{REGION}.amazonaws.com",
     "s3:prefix": "incidents/",
