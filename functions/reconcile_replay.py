@@ -47,13 +47,12 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
     store = bucket_store(aws)
     if ending.error:
         aws.store.note(call.run, None, phase="putting_back")
-        balance = _settled(store, call.run.incident, aws.settings.period_seconds)
-    else:
-        balance = archive.reconcile(store, call.run.incident)
+        _await_workers(store, incident.id, aws.settings.period_seconds)
+    balance = archive.reconcile(store, incident.id)
     if not balance.balanced:
         raise NotReconciled(f"{_difference(balance)}{_before(ending)}")
     if balance.archived or not ending.error:
-        _tell(call, aws, balance, unsure=bool(ending.error))
+        _tell(call, aws, incident, balance, unsure=bool(ending.error))
     return asdict(balance)
 
 
@@ -61,19 +60,15 @@ def _before(ending: Ending) -> str:
     return f" Before that: {ending.because}" if ending.because else ""
 
 
-def _settled(store: Store, incident: str, period: int) -> Balance:
-    """Reconcile when workers have told what became of their letters; a dead one never does."""
-    balance = archive.reconcile(store, incident)
+def _await_workers(store: Store, incident: str, period: int) -> None:
+    """Wait until workers have told what became of their letters; a dead one never does."""
     for _ in range(min(_MOST_LOOKS, max(1, period // _LOOK_AGAIN_SECONDS))):
-        if not balance.unknown:
-            break
+        if archive.is_told(store, incident):
+            return
         time.sleep(_LOOK_AGAIN_SECONDS)
-        balance = archive.reconcile(store, incident)
-    return balance
 
 
-def _tell(call: Call, aws: Services, balance: Balance, *, unsure: bool) -> None:
-    incident = aws.store.load(call.run.incident)
+def _tell(call: Call, aws: Services, incident: Incident, balance: Balance, *, unsure: bool) -> None:
     total = asdict(balance)
     if unsure:
         total["unsure"] = total.pop("unknown")

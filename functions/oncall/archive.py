@@ -208,6 +208,11 @@ _DEAD_SENT, _DEAD = "u", "U"
 _NO_LINE, _NO_LETTER = "m", "x"
 
 
+def is_told(store: Store, run: str) -> bool:
+    """Return whether each chunk has its ledger; that of a dead worker never gets one."""
+    return all(told for _, archived, told in _chunks(store, run) if archived)
+
+
 def reconcile(store: Store, run: str) -> Balance:
     """Hold the archive against the ledgers, by id; 40 B a letter are on disk meanwhile."""
     with ExitStack() as stack:
