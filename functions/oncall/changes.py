@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from oncall.errors import NotFound, PutBackFailed, WorldMoved
 from oncall.guards import check_before_change
 from oncall.incident import Change, Entry
-from oncall.levers import LEVERS
+from oncall.levers import LEVERS, write_as_planned
 from oncall.times import iso
 from oncall.words import tell
 
@@ -115,7 +115,7 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
         planned.supersedes,
     )
     if live != planned.after:
-        _write_planned(aws, planned)
+        write_as_planned(aws, planned.lever, planned.resource, planned.after, planned.name)
     now_is = lever.read(aws, planned.resource)
     if now_is != planned.after:
         raise WorldMoved(
@@ -143,23 +143,6 @@ def make(aws: Services, run: Run, lever_id: str, plan_hash: str) -> Mapping[str,
         "before": planned.before,
         "after": planned.after,
     }
-
-
-def _write_planned(aws: Services, planned: Planned) -> None:
-    """Write, and take a refusal of the value for a world that has moved: the plan kept all limits.
-
-    A deployment that has begun to shift an alias's weights, or somebody who has taken from the
-    account's pool, makes Lambda answer ``InvalidParameterValueException``.
-    """
-    try:
-        LEVERS[planned.lever].write(aws, planned.resource, planned.after)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "InvalidParameterValueException":
-            raise
-        raise WorldMoved(
-            f"AWS refuses to set {planned.name} to {tell(planned.after)} "
-            f"({error.response['Error']['Message']}). I look again."
-        ) from error
 
 
 def _own_change(incident: Incident, planned: Planned) -> Change | None:

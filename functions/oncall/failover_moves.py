@@ -18,7 +18,7 @@ from oncall import failover_facts
 from oncall.errors import NeedsHuman, WorldMoved
 from oncall.failover import RECORDS, ROUTING_CONTROL
 from oncall.guards import OPT_IN_TAG, OPT_IN_VALUE
-from oncall.levers import LEVERS, MAPPING_ENABLED, PROVISIONED_CONCURRENCY
+from oncall.levers import LEVERS, MAPPING_ENABLED, PROVISIONED_CONCURRENCY, write_as_planned
 from oncall.words import tell
 
 if TYPE_CHECKING:
@@ -128,15 +128,8 @@ def _write(aws: Services, detail: Mapping[str, Any]) -> None:
             cluster=cluster, service=detail["resource"], desiredCount=detail["after"]
         )
         return
-    try:
-        LEVERS[detail["lever"]].write(aws, detail["resource"], detail["after"])
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "InvalidParameterValueException":
-            raise
-        raise WorldMoved(
-            f"AWS refuses to set {detail['resource']} to {tell(detail['after'])} "
-            f"({error.response['Error']['Message']}). I look again."
-        ) from error
+    name = detail["resource"]
+    write_as_planned(aws, detail["lever"], detail["resource"], detail["after"], name)
 
 
 def _is_there(aws: Services, detail: Mapping[str, Any]) -> bool:

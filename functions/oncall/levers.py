@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from botocore.exceptions import ClientError
 
-from oncall.errors import NotFound
+from oncall.errors import NotFound, WorldMoved
+from oncall.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -241,3 +242,21 @@ LEVERS: Mapping[str, Lever] = {
         BackPressure(),
     )
 }
+
+
+def write_as_planned(aws: Services, lever: str, resource: str, value: Any, name: str) -> None:
+    """Write, and take a refusal of the value for a world that has moved: the plan kept all limits.
+
+    ``name`` is the setting's in words. A deployment that has begun to shift an alias's weights, or
+    somebody who has taken from the account's pool, makes Lambda answer
+    ``InvalidParameterValueException``. Raises ``WorldMoved`` then.
+    """
+    try:
+        LEVERS[lever].write(aws, resource, value)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "InvalidParameterValueException":
+            raise
+        raise WorldMoved(
+            f"AWS refuses to set {name} to {tell(value)} "
+            f"({error.response['Error']['Message']}). I look again."
+        ) from error
