@@ -97,6 +97,15 @@ def test_every_letter_counts_once_with_what_came_of_it_last() -> None:
     assert (balance.unknown, balance.possible_duplicates) == (0, 0)
 
 
+def test_a_chunk_without_its_ledger_is_not_told_yet() -> None:
+    shelf = Shelf()
+    assert archive.is_told(shelf, RUN)
+    shelf.chunk("9", "a", told=replayed("a"))
+    assert archive.is_told(shelf, RUN)
+    shelf.chunk("10", "b", told=None)
+    assert not archive.is_told(shelf, RUN)
+
+
 def test_letters_of_a_dead_worker_are_looked_for_in_other_chunks() -> None:
     shelf = Shelf()
     shelf.chunk("9", "a", "b", "c", told=None)
