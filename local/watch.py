@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 from local.emulator import RunningAws
 from local.playground import IAM_APPROVER, STACK
 from oncall.errors import NotFound
-from oncall.headline import told_elsewhere
+from oncall.headline import behind
 from oncall.levers import LEVERS
 from oncall.services import Services, Settings
-from oncall.times import parse
 from oncall.words import tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from local.playground import Playground
-    from local.slack import Message
     from local.stories import Row, Story
     from oncall.incident import Incident
 
@@ -227,15 +225,8 @@ class Watch:
         return self._ground.store.find(self._run["name"]) if self._run else None
 
     def _told(self, incident: Incident) -> bool:
-        """Whether the channels know of the end: Slack's header says so and no report is owed."""
-        reports = self._ground.store.opened("report")
-        if any(str(row["incident"]) == incident.id for row in reports):
-            return False
-        closed = parse(incident.closed_at).timestamp()
-        headers = [m for m in self._ground.slack.messages if m.thread_ts is None]
-        return told_elsewhere(incident) or any(
-            incident.id in _shown(header) and header.versions[-1].at >= closed for header in headers
-        )
+        """Whether the channels know of the end."""
+        return not behind(incident, self._ground.store.report_state(incident.id))
 
 
 def _overdue(glance: Glance, incident: Incident | None) -> str:
@@ -251,10 +242,6 @@ def _overdue(glance: Glance, incident: Incident | None) -> str:
     if incident.status == "open":
         return f"The run was still at {glance.state}."
     return "The run ended, but Slack and PagerDuty were not told everything."
-
-
-def _shown(message: Message) -> str:
-    return str(message.blocks)
 
 
 def _settings(ground: Playground) -> Settings:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 from oncall.texts import clean, clock_utc, first_sentence, names, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from oncall.incident import Entry, Incident
 
 MAX_HEADER = 150
@@ -55,6 +58,19 @@ def told_elsewhere(incident: Incident) -> bool:
     paged = any(entry.kind == "paged" for entry in incident.entries)
     by_alarm = incident.trigger.get("kind") == "alarm"
     return incident.outcome == "refused" and by_alarm and not paged
+
+
+def behind(incident: Incident, told: Mapping[str, Any]) -> bool:
+    """Whether Slack does not know yet what stands in the incident's record.
+
+    ``told`` is the report's state (``IncidentStore.report_state``); of a storm's children Slack
+    shows no timeline.
+    """
+    if told_elsewhere(incident):
+        return False
+    last = max((entry.seq for entry in incident.entries), default=0)
+    lacks = told.get("slack", {}).get("seq", 0) < last and not incident.parent
+    return bool(told.get("owed", True)) or lacks
 
 
 def decided(entry: Entry) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from local.playground import STACK
-from oncall.headline import emoji, told_elsewhere
+from oncall.headline import behind, emoji, told_elsewhere
 from oncall.incident import Incident
 from oncall.texts import clean
 from tests.scenarios.letters import LetterChecks
@@ -29,20 +29,11 @@ class Checks(LetterChecks):
         if self.scene.story.then.get("untold"):
             return
 
-        def behind() -> list[str]:
-            late = []
-            for incident in self.scene.incidents():
-                if told_elsewhere(incident):
-                    continue
-                state = self.world.store.report_state(incident.id)
-                told = state.get("slack", {}).get("seq", 0)
-                last = max((entry.seq for entry in incident.entries), default=0)
-                gathered = bool(incident.parent)
-                if state.get("owed", True) or (told < last and not gathered):
-                    late.append(f"{incident.id}: told {told} of {last}, {state}")
-            return late
+        def late() -> list[str]:
+            told = self.world.store.report_state
+            return [i.id for i in self.scene.incidents() if behind(i, told(i.id))]
 
-        eventually(lambda: not behind(), f"everything is told: {behind()}", seconds=20)
+        eventually(lambda: not late(), f"everything is told: {late()}", seconds=20)
 
     def check(self, then: Mapping[str, Any], run: str = RUN) -> None:
         for key, wanted in then.items():
