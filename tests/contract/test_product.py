@@ -131,8 +131,10 @@ def test_every_runbook_has_the_same_frame() -> None:
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_a_contract_keeps_the_rules(name: str) -> None:
     schema = json.loads((ROOT / "runbooks/runbook.schema.json").read_text("utf-8"))
+    text = (ROOT / f"runbooks/{name}.yaml").read_text("utf-8")
 
     findings = contracts.check_contract(name, CONTRACTS[name], schema, sam()["Parameters"])
+    findings += contracts.check_numbers(name, text, CONTRACTS[name], schema)
 
     assert told(findings) == []
 
