@@ -5,7 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from tools.checks import machines
+from oncall.machine_svg import machine_svg
+from tools.checks import machines, template
+from tools.pages.permissions import permissions_page
 from tools.pages.runbook import runbook_page
 
 
@@ -16,8 +18,11 @@ def documents(root: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     for path in sorted((root / "runbooks").glob("*.yaml")):
         text = path.read_text("utf-8")
-        page = runbook_page(
-            text, yaml.safe_load(text), definitions[path.stem], schema, picture=False
-        )
-        found[root / f"docs/runbooks/{path.stem}.md"] = page
+        contract, machine = yaml.safe_load(text), definitions[path.stem]
+        page = root / f"docs/runbooks/{path.stem}.md"
+        found[page] = runbook_page(text, contract, machine, schema)
+        found[page.with_suffix(".svg")] = f"{machine_svg(machine, title=contract['title'])}\n"
+    text = (root / "template.yaml").read_text("utf-8")
+    sam = template.load(root / "template.yaml")
+    found[root / "docs/permissions.md"] = permissions_page(text, sam, root)
     return found

@@ -88,8 +88,8 @@ _UNITS = {
 }
 
 
-def runbook_page(text: str, contract: Json, machine: Json, schema: Json, *, picture: bool) -> str:
-    """Return the page of a runbook. `text` is its contract's file, `picture` whether it has one."""
+def runbook_page(text: str, contract: Json, machine: Json, schema: Json) -> str:
+    """Return the page of a runbook. `text` is its contract's file; the picture lies beside it."""
     id_, document = contract["id"], contract["document"]
     return markdown.page(
         [
@@ -98,7 +98,6 @@ def runbook_page(text: str, contract: Json, machine: Json, schema: Json, *, pict
             f"Runbook {code(id_)} · of {contract['owner']}",
             contract["summary"],
             " · ".join(f"[{part}](#{anchor(part)})" for part in _AT_NIGHT),
-            f"![The way through the state machine]({id_}.svg)" if picture else "",
             "## What it means",
             document["means"],
             f"**Who is hurt.** {document['hurt']}",
@@ -120,6 +119,7 @@ def runbook_page(text: str, contract: Json, machine: Json, schema: Json, *, pict
             instructions([*document["opt_in"], "Arm an alarm:", _arm(id_)]),
             _alarm(contract["trigger"]),
             "## Steps",
+            f"![The states of a run that goes well]({id_}.svg)",
             _steps(contract, machine),
             "Between them:",
             _between(machine),
@@ -253,15 +253,14 @@ def _steps(contract: Json, machine: Json) -> str:
     steps = {step["state"]: step for step in contract["steps"]}
     rows = []
     for name in _states(machine["States"], "Task"):
-        step, link = steps[name], f"(#{anchor(name)})"
-        undo = step.get("no_undo_because", "" if step["changes"] else "none needed")
+        step, how = steps[name], f"[how](#{anchor(name)})"
         rows.append(
             (
-                f"[{name}]{link}",
+                name,
                 step["does"],
                 "**yes**" if step["changes"] else "no",
-                f"[how]{link}" if _commands(step["by_hand"]) else step["by_hand"],
-                f"[how]{link}" if "undo" in step else undo,
+                how if _has_section(step) else step["by_hand"],
+                how if "undo" in step else step.get("no_undo_because", "none needed"),
             )
         )
     return table(("State", "Does", "Changes", "By hand", "Undo"), rows)
@@ -294,6 +293,11 @@ def _ends(machine: Json) -> str:
     return table(("State", "Means"), rows)
 
 
+def _has_section(step: Json) -> bool:
+    """Whether a step has commands to copy; what else it says fits into the table."""
+    return "undo" in step or bool(_commands(step["by_hand"]))
+
+
 def _commands(text: str) -> list[str]:
     return [line for line in text.splitlines() if markdown.is_command(line)]
 
@@ -303,7 +307,7 @@ def _by_hand(contract: Json, machine: Json) -> Iterator[str]:
     before: dict[tuple[str, str], str] = {}
     for name in _states(machine["States"], "Task"):
         step = steps[name]
-        if not _commands(step["by_hand"]) and "undo" not in step:
+        if not _has_section(step):
             continue
         yield f"### {name}"
         same = before.setdefault((step["by_hand"], step.get("undo", "")), name)
