@@ -261,6 +261,7 @@ def test_what_changes_production_is_told_from_what_is_the_stacks_own() -> None:
 
     assert changes("sqs:DeleteMessage", "arn:<AWS::Partition>:sqs:<AWS::Region>:*")
     assert not changes("sqs:DeleteMessage", "<DeadLetters.Arn>")
+    assert not changes("sqs:DeleteMessage", "arn:<AWS::Partition>:sqs:*:*:<AWS::StackName>-x")
     assert not changes("sqs:GetQueueAttributes", "*")
 
 

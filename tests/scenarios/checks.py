@@ -13,6 +13,7 @@ from tests.scenarios.letters import LetterChecks
 from tests.scenarios.scene import RUN, said
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
+from tools.checks.commands import check_commands
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _AFTERWARDS = frozenset(
@@ -204,6 +205,8 @@ class Checks(LetterChecks):
         for incident in self.scene.incidents():
             assert incident.status == "closed", incident.id
             self._told_the_end(incident)
+            refused = check_commands(incident.id, _told(incident))
+            assert not refused, refused
         for output, flag in (
             ("FailedReports", "failed_reports"),
             ("FailedEvents", "failed_events"),
@@ -259,6 +262,15 @@ class Checks(LetterChecks):
             for name, text in (("Slack", slack), ("PagerDuty", pagerduty), ("the log", logs)):
                 assert secret not in text, f"a secret is in {name}"
         assert world.pagerduty.routing_key not in slack + logs
+
+
+def _told(incident: Incident) -> str:
+    """Return all that an incident's record tells people, the commands among it."""
+    told = [incident.happened, incident.doing, incident.need, incident.summary]
+    told += [change.undo for change in incident.changes]
+    for entry in incident.entries:
+        told += [entry.text, *map(str, (entry.data.get(key, "") for key in ("by_hand", "undo")))]
+    return "\n".join(told)
 
 
 def _alike(found: list[str], wanted: list[str]) -> None:

@@ -233,7 +233,7 @@ def _overlap(action: str, forbidden: str) -> bool:
 
 def changes_production(action: str, raw: Mapping[str, Any], template: Template) -> bool:
     """Tell whether a statement, references verbatim, lets a role change what runbooks protect."""
-    return action in PRODUCTION_WRITES and not _names(raw, template["Resources"])
+    return action in PRODUCTION_WRITES and not _is_own(raw, template)
 
 
 def _is_listed(action: str, raw: Mapping[str, Any], template: Template) -> bool:
@@ -242,7 +242,12 @@ def _is_listed(action: str, raw: Mapping[str, Any], template: Template) -> bool:
     except KeyError:
         return True  # there is no such action, which parliament says
     listed = action in PRODUCTION_WRITES or action in HARMLESS_WRITES
-    return listed or level in ("List", "Read") or _names(raw, template["Resources"])
+    return listed or level in ("List", "Read") or _is_own(raw, template)
+
+
+def _is_own(raw: Mapping[str, Any], template: Template) -> bool:
+    """Tell whether a statement speaks of the stack's resources alone, or of what bears its name."""
+    return _names(raw, [*template["Resources"], "AWS::StackName"])
 
 
 def _opted_in(raw: Mapping[str, Any], template: Template) -> bool:

@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-# What a line of instructions begins with when it is a command.
+# What a line of instructions begins with when it is a command, and when that only reads.
 _COMMAND = re.compile(r"(aws|curl|dig|\./runbook) ")
+_READ = re.compile(
+    r"curl |dig |\./runbook (doctor|report) |aws s3 (ls |cp \S+ - )|aws \S+ (describe|get|list)-"
+)
 
 
 def generated(*sources: str) -> str:
@@ -40,11 +43,26 @@ def shell(commands: Iterable[str]) -> str:
 
 
 def instructions(lines: Iterable[str]) -> str:
-    """Return commands and sentences, one a line, as blocks to copy and paragraphs."""
+    """Return commands and sentences, one a line, as blocks to copy and paragraphs.
+
+    A command that changes something is copied by itself, so that nobody runs what is its opposite.
+    """
     return "\n\n".join(
-        shell(some) if command else "\n\n".join(some)
-        for command, some in groupby(lines, key=is_command)
+        shell(some) if one >= 0 else "\n\n".join(some)
+        for one, some in ((key, [line for _, line in pairs]) for key, pairs in _blocks(lines))
     )
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[int, Iterator[tuple[int, str]]]]:
+    """Group lines: sentences under -1, reads under 0, each other command under its own number."""
+
+    def block(pair: tuple[int, str]) -> int:
+        number, line = pair
+        if not is_command(line):
+            return -1
+        return 0 if _READ.match(line) else number
+
+    return groupby(enumerate(lines, 1), key=block)
 
 
 def is_command(line: str) -> bool:

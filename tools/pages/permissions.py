@@ -53,6 +53,7 @@ def permissions_page(text: str, sam: Template, root: Path) -> str:
             "## State machines",
             "Each may invoke its own steps, and write its log and traces; none touches production.",
             _machines(machines),
+            *_roles(stack, resources(sam, "AWS::IAM::Role")),
         ]
     )
 
@@ -79,7 +80,7 @@ class _Stack:
         yield f"### {name}"
         only = self._conditions.get(name)
         yield f"{policy['Description']}." + (f" Only where {code(only)}." if only else "")
-        yield self.table(self._statements(name, policy["PolicyDocument"]))
+        yield self.table(self.statements(name, policy["PolicyDocument"]))
 
     def of(self, function: str) -> tuple[list[str], Statements]:
         """Return the names of a function's shared policies, and the statements of its own."""
@@ -94,7 +95,7 @@ class _Stack:
         own = [
             pair
             for policy in role.get("Policies", ())
-            for pair in self._statements(function, policy["PolicyDocument"])
+            for pair in self.statements(function, policy["PolicyDocument"])
         ]
         return names, own
 
@@ -112,16 +113,17 @@ class _Stack:
             *(
                 pair
                 for name in names
-                for pair in self._statements(name, self.policies[name]["PolicyDocument"])
+                for pair in self.statements(name, self.policies[name]["PolicyDocument"])
             ),
         ]
 
-    def _statements(self, owner: str, document: Json) -> Statements:
+    def statements(self, owner: str, document: Json) -> Statements:
+        """Pair the statements of a policy, references verbatim, with what they are for."""
         found = []
         for raw in as_list(document["Statement"]):
             for one in as_list(iam.resolve([raw], self.deployed, iam_rules.Verbatim())):
                 sid = str(one.get("Sid", ""))
-                words = _WORDS.sub(" ", sid).capitalize() or "Hand failed events over"
+                words = _WORDS.sub(" ", sid).capitalize() or "Write to its own dead-letter queue"
                 said = self._comments.get((owner, sid), "")
                 found.append((f"{words}. {said}".strip(), one))
         return found
@@ -224,3 +226,21 @@ def _machines(machines: Mapping[str, Json]) -> str:
         ]
         rows.append((code(_said(properties["Name"])), " ".join(map(code, invokes))))
     return table(("Machine", "Invokes"), rows)
+
+
+def _roles(stack: _Stack, roles: Mapping[str, Json]) -> Iterator[str]:
+    """Say what roles allow that are neither a function's nor a machine's."""
+    if roles:
+        yield "## Other roles"
+    for name, properties in roles.items():
+        trusted = as_list(properties["AssumeRolePolicyDocument"]["Statement"])
+        who = [_said(one) for each in trusted for one in as_list(each["Principal"]["Service"])]
+        yield f"### {name}"
+        yield f"Assumed by {', '.join(map(code, who))}."
+        yield stack.table(
+            [
+                pair
+                for policy in properties.get("Policies", ())
+                for pair in stack.statements(name, policy["PolicyDocument"])
+            ]
+        )

@@ -8,7 +8,7 @@ from typing import Any
 from oncall.endings import Ending, outcome
 from tools.checks import comments, contracts
 from tools.pages import markdown
-from tools.pages.markdown import anchor, bullets, code, instructions, shell, table
+from tools.pages.markdown import anchor, bullets, code, instructions, table
 
 type Json = Mapping[str, Any]
 
@@ -69,6 +69,13 @@ _CAPITALS = re.compile(r"\b[A-Z][A-Z0-9_]*\b")
 # Words in capitals that are to stay.
 _NOT_YOURS = re.compile(r"AWS/\w+|RUNNING|NS (?=ZONE)")
 _AT_NIGHT = ("What it means", "Why it calls you", "Stop it", "By hand", "Escalate")
+_DECISIONS = {
+    "approve": "says yes to the plan",
+    "reject": "says no to it",
+    "abort": "stops the run, and puts back what it has changed, as far as that can be",
+    "takeover": "stops the run, and leaves what it has changed to you",
+    "watch": "follows it",
+}
 _MODES = {
     "observe": "says what it would do and changes nothing",
     "ask": "asks before it changes anything",
@@ -88,8 +95,11 @@ _UNITS = {
 }
 
 
-def runbook_page(text: str, contract: Json, machine: Json, schema: Json) -> str:
-    """Return the page of a runbook. `text` is its contract's file; the picture lies beside it."""
+def runbook_page(text: str, contract: Json, machine: Json, schema: Json, *, form: bool) -> str:
+    """Return the page of a runbook, whose picture lies beside it.
+
+    `text` is its contract's file, `form` whether a Systems Manager document of its name starts it.
+    """
     id_, document = contract["id"], contract["document"]
     return markdown.page(
         [
@@ -112,7 +122,7 @@ def runbook_page(text: str, contract: Json, machine: Json, schema: Json) -> str:
             "## Decide without Slack",
             *_decide(contract),
             "## Start it",
-            *_start(contract),
+            *_start(contract, form=form),
             "## Modes and approval",
             *_modes(text, contract),
             "## Let it act",
@@ -160,15 +170,14 @@ def _calls(document: Json) -> Iterator[str]:
 
 def _stop(id_: str) -> Iterator[str]:
     switch = f"aws ssm put-parameter --overwrite --name /STACK/kill-switch/{id_} --value"
-    yield "This runbook alone, and let it act again:"
-    yield shell([f"{switch} stop", f"{switch} run"])
+    yield instructions(
+        ["This runbook alone:", f"{switch} stop", "Let it act again:", f"{switch} run"]
+    )
 
 
 def _decide(contract: Json) -> Iterator[str]:
     yield "Whoever is among the stack's `Approvers` may decide from a terminal as well:"
-    yield shell(
-        f"./runbook {verb} INCIDENT" for verb in ("approve", "reject", "abort", "takeover", "watch")
-    )
+    yield bullets(f"`./runbook {verb} INCIDENT` {what}" for verb, what in _DECISIONS.items())
     yield f"Or by the AWS CLI alone, as [{_asks(contract)}](#{anchor(_asks(contract))}) shows."
 
 
@@ -189,7 +198,7 @@ def _alarm(trigger: Json) -> str:
     )
 
 
-def _start(contract: Json) -> Iterator[str]:
+def _start(contract: Json, *, form: bool) -> Iterator[str]:
     id_, key = contract["id"], contract["trigger"]["input"]
     example = contract["inputs"][key]["examples"][0]
     given = json.dumps({key: example})
@@ -197,12 +206,14 @@ def _start(contract: Json) -> Iterator[str]:
     ways = [
         f"An alarm with the tag `runbook={id_}` starts it.",
         f"{console}; an alarm's event, pasted whole, will do as well.",
+        f"As a form: Systems Manager, Documents, Owned by me, `STACK-{id_}`." if form else "",
         "In a terminal, where `--mode observe` changes nothing:",
     ]
-    yield bullets(ways)
-    yield shell(
+    yield bullets(filter(None, ways))
+    yield instructions(
         [
             f"./runbook run {id_} {key}={example}",
+            "Or by the AWS CLI alone:",
             f"aws stepfunctions start-execution --state-machine-arn MACHINE_ARN --input '{given}'",
         ]
     )
