@@ -8,8 +8,8 @@ SAM := tools/sam-cli/.venv/bin/sam
 export SAM_CLI_TELEMETRY := 0
 export UV_PYTHON := $(PYTHON)
 
-.PHONY: help setup demo test lint unit contract scenarios integration peers bench build requirements \
-	clean
+.PHONY: help setup demo test lint unit contract scenarios integration pages peers bench build \
+	requirements clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -62,6 +62,9 @@ integration: setup ## parts on the embedded AWS, clients against local Slack and
 
 scenarios: setup ## stories on the embedded AWS, from the alarm to the last word in Slack
 	.venv/bin/pytest -n 2 tests/scenarios
+
+pages: setup ## write docs/runbooks and docs/permissions.md
+	.venv/bin/python -m tools.pages
 
 peers: tools/peers/node_modules ## install the tools that benchmarks compare with
 

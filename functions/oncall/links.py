@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from oncall.headline import is_storm
+
 if TYPE_CHECKING:
     from oncall.incident import Incident
 
@@ -35,13 +37,14 @@ class Links:
 def links_of(incident: Incident, *, docs_url: str, report: str = "", thread: str = "") -> Links:
     """Return the addresses that belong to an incident.
 
-    ``docs_url`` names the runbook's document and may hold ``{runbook}``.
+    ``docs_url`` names the runbook's document and may hold ``{runbook}``; a storm has none.
     """
+    runbook = "" if is_storm(incident) else quote(incident.runbook, safe="")
     alarm = incident.trigger.get("alarm") or {}
     return Links(
         execution=_execution_link(incident.execution),
         alarm=_alarm_link(str(alarm.get("arn", ""))),
-        runbook=docs_url.replace("{runbook}", quote(incident.runbook, safe="")),
+        runbook=docs_url.replace("{runbook}", runbook) if runbook else "",
         report=report or incident.report_url,
         thread=thread,
     )

@@ -150,6 +150,7 @@ FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
     ("iam-star-resource", statement(*TIDY, "Resource"), "*"),
     ("iam-star-resource", statement(*METRICS, "Action"), "cloudwatch:DescribeAlarmHistory"),
     ("iam-star-resource", statement(*METRICS, "Action"), ["cloudwatch:GetMetricData", "sqs:X"]),
+    ("iam-write", statement(*RAISE, "Action"), "lambda:TagResource"),
     ("iam-not", statement(*TIDY, "NotResource"), "arn:aws:lambda:::x"),
     ("iam-forbidden", statement(*TIDY, "Action"), "lambda:UpdateFunctionCode"),
     ("iam-forbidden", statement(*TIDY, "Action"), "iam:PassRole"),
@@ -228,8 +229,39 @@ def test_a_star_action_really_knows_no_resource(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", sorted(iam_rules.PRODUCTION_WRITES))
-def test_a_production_write_exists_and_knows_resources(action: str) -> None:
-    assert iam_rules.knows_resources(action)
+def test_a_production_write_exists_and_can_be_held_to_something(action: str) -> None:
+    # Metrics can be held to a namespace alone.
+    assert iam_rules.knows_resources(action) is (action != "cloudwatch:PutMetricData")
+    assert iam_rules.access_level(action) in ("Read", "Write")  # to receive a message hides it
+
+
+@pytest.mark.parametrize("action", sorted(iam_rules.HARMLESS_WRITES))
+def test_a_harmless_write_is_a_write(action: str) -> None:
+    assert iam_rules.access_level(action) in ("Write", "Permissions management")
+
+
+@pytest.mark.parametrize(
+    ("condition", "rules"),
+    [
+        ({"StringEquals": {"cloudwatch:namespace": "Failover"}}, set()),
+        ({"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}, {"iam-opt-in"}),
+    ],
+)
+def test_metrics_are_held_to_a_namespace(condition: Any, rules: set[str]) -> None:
+    document = planted(CLEAN, statement(*METRICS, "Action"), "cloudwatch:PutMetricData")
+    document = planted(document, statement(*METRICS, "Condition"), condition)
+
+    assert rules_broken(document) == rules
+
+
+def test_what_changes_production_is_told_from_what_is_the_stacks_own() -> None:
+    def changes(action: str, resource: str) -> bool:
+        raw = {"Action": action, "Resource": resource}
+        return iam_rules.changes_production(action, raw, CLEAN)
+
+    assert changes("sqs:DeleteMessage", "arn:<AWS::Partition>:sqs:<AWS::Region>:*")
+    assert not changes("sqs:DeleteMessage", "<DeadLetters.Arn>")
+    assert not changes("sqs:GetQueueAttributes", "*")
 
 
 @dataclass(frozen=True)

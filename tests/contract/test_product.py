@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 import yaml
 
 from oncall import dispatch
+from oncall.links import links_of
+from tests.unit.incidents import an_incident
 from tools.checks import (
     asl_rules,
     commands,
@@ -25,6 +28,7 @@ from tools.checks import (
     template_rules,
 )
 from tools.checks.finding import Finding
+from tools.pages.documents import documents
 
 ROOT = Path(__file__).parents[2]
 MACHINES = machines.load(ROOT / "statemachines")
@@ -131,8 +135,10 @@ def test_every_runbook_has_the_same_frame() -> None:
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_a_contract_keeps_the_rules(name: str) -> None:
     schema = json.loads((ROOT / "runbooks/runbook.schema.json").read_text("utf-8"))
+    text = (ROOT / f"runbooks/{name}.yaml").read_text("utf-8")
 
     findings = contracts.check_contract(name, CONTRACTS[name], schema, sam()["Parameters"])
+    findings += contracts.check_numbers(name, text, CONTRACTS[name], schema)
 
     assert told(findings) == []
 
@@ -225,6 +231,33 @@ def test_functions_and_template_agree() -> None:
 
 def test_machines_and_template_agree() -> None:
     assert told(layers.check_machines(MACHINES, sam())) == []
+
+
+def test_generated_documents_are_what_would_be_written() -> None:
+    stale = [
+        path.relative_to(ROOT).as_posix()
+        for path, content in documents(ROOT).items()
+        if not path.exists() or path.read_text("utf-8") != content
+    ]
+
+    assert stale == [], "run `make pages`"
+
+
+def test_no_page_is_left_of_a_runbook_that_is_gone() -> None:
+    there = {path.stem for path in (ROOT / "docs/runbooks").iterdir()}
+
+    assert there == CONTRACTS.keys()
+
+
+def test_the_address_of_the_pages_is_told_as_it_is() -> None:
+    described = sam()["Parameters"]["RunbookDocsUrl"]["Description"]
+    [example] = re.findall(r"https://\S+\{runbook\}[\w.]*", described)
+
+    for name in CONTRACTS:
+        link = links_of(an_incident(runbook=name), docs_url=example).runbook
+        _, _, path = link.partition("/blob/main/")
+        assert (ROOT / path).is_file()
+        assert path.endswith(".md")
 
 
 def test_documents_link_to_what_is_there() -> None:

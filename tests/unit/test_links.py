@@ -22,3 +22,9 @@ def test_links_live_in_the_arns_partition_and_region() -> None:
 def test_a_link_that_cannot_be_made_is_left_out() -> None:
     links = links_of(an_incident(execution="x", trigger={}), docs_url="")
     assert links.named() == []
+
+
+def test_a_storm_has_no_page() -> None:
+    storm = an_incident(runbook="storm", trigger={"kind": "storm"})
+
+    assert links_of(storm, docs_url="https://d.example.com/{runbook}.md").runbook == ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from tools.checks import asl_rules
+from tools.checks import asl_rules, comments
 from tools.checks.finding import Finding
 from tools.checks.template_rules import AWS_METRICS
 
@@ -72,6 +72,40 @@ def _limits(name: str, contract: Contract, parameters: Collection[str]) -> Itera
     for limit in numbers:
         if limit.replace("_", "") in said:
             yield Finding("limit-twice", name, f"{limit} is a template parameter as well")
+
+
+def meanings(text: str, contract: Contract, schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each number of a contract means, as far as it is said.
+
+    The schema describes those that every runbook has; a comment above a number describes it better.
+    """
+    above = comments.above(text)
+    return {
+        number: said
+        for part in ("limits", "verification")
+        for number, value in contract[part].items()
+        if isinstance(value, int | float)
+        if (
+            said := above.get((part, number))
+            or schema["properties"][part]["properties"].get(number, {}).get("description", "")
+        )
+    }
+
+
+def check_numbers(
+    name: str, text: str, contract: Contract, schema: Mapping[str, Any]
+) -> list[Finding]:
+    """Find numbers that say nothing to whoever reads the runbook's page. `text` is the file's."""
+    numbers = {
+        number
+        for part in ("limits", "verification")
+        for number, value in contract[part].items()
+        if isinstance(value, int | float)
+    }
+    return [
+        Finding("number-unexplained", name, f"{number} has no comment that says what it means")
+        for number in sorted(numbers - meanings(text, contract, schema).keys())
+    ]
 
 
 def check_agreement(

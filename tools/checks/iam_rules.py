@@ -81,13 +81,16 @@ FORBIDDEN_ACTIONS = (
     "states:UpdateStateMachine",
     "sts:AssumeRole*",
 )
-# Changes to what the runbooks protect.
+# Changes to what the runbooks protect. Here or below has to stand
+# each write that is not of the stack's own resources.
 PRODUCTION_WRITES = frozenset(
     {
         "application-autoscaling:RegisterScalableTarget",
+        "cloudwatch:PutMetricData",
         "ecs:UpdateService",
         "lambda:DeleteFunctionConcurrency",
         "lambda:DeleteProvisionedConcurrencyConfig",
+        "lambda:InvokeFunction",
         "lambda:PutFunctionConcurrency",
         "lambda:PutProvisionedConcurrencyConfig",
         "lambda:UpdateEventSourceMapping",
@@ -97,13 +100,32 @@ PRODUCTION_WRITES = frozenset(
         "route53-recovery-cluster:UpdateRoutingControlStates",
         "route53:ChangeResourceRecordSets",
         "route53:UpdateHealthCheck",
+        "s3:DeleteObject",
+        "s3:PutObject",
         "sqs:CancelMessageMoveTask",
+        "sqs:ChangeMessageVisibility",
         "sqs:DeleteMessage",
+        "sqs:ReceiveMessage",
+        "sqs:SendMessage",
         "sqs:StartMessageMoveTask",
         "ssm:DeleteParameter",
         "ssm:PutParameter",
     }
 )
+# Writes, by AWS's own classes, that change nothing that a runbook protects.
+HARMLESS_WRITES = {
+    "kms:Decrypt": "reads; AWS counts it as a write",
+    "kms:GenerateDataKey": "makes a key to encrypt with and stores nothing",
+    "logs:CreateLogDelivery": "the logs of the stack's own machines",
+    "logs:DeleteLogDelivery": "the logs of the stack's own machines",
+    "logs:PutResourcePolicy": "the logs of the stack's own machines",
+    "logs:UpdateLogDelivery": "the logs of the stack's own machines",
+    "states:SendTaskFailure": "answers the stack's own runs; whoever has no token can answer none",
+    "states:SendTaskHeartbeat": "as above",
+    "states:SendTaskSuccess": "as above",
+    "xray:PutTelemetryRecords": "traces",
+    "xray:PutTraceSegments": "traces",
+}
 OPT_IN_TAG = "aws:ResourceTag/runbook-automation"
 OPT_IN_VALUE = "enabled"
 _SEND_TASK = "states:SendTask"
@@ -151,7 +173,7 @@ def _statements(
     template: Template,
 ) -> dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]]:
     """Pair each statement as written with its resolved form."""
-    raw = role_policies(template, _Verbatim(), managed=False)
+    raw = role_policies(template, Verbatim(), managed=False)
     resolved = role_policies(template, managed=False)
     return {
         role: [
@@ -163,7 +185,7 @@ def _statements(
     }
 
 
-class _Verbatim(dict[str, str]):
+class Verbatim(dict[str, str]):
     """Resolves every reference to its own name in angle brackets."""
 
     def __contains__(self, key: object) -> bool:
@@ -173,6 +195,7 @@ class _Verbatim(dict[str, str]):
         return f"<{key}>"
 
     def get(self, key: str, default: Any = None) -> Any:  # noqa: ARG002 -- dict's signature
+        """Return it for every name."""
         return self[key]
 
 
@@ -189,12 +212,16 @@ def _allow(
             yield Finding("iam-wildcard-action", role, f"{action}: name each action")
         elif star and action not in STAR_ACTIONS | STAR_WITH_REASON.keys():
             yield Finding("iam-star-resource", role, f"{action} can be restricted to a resource")
-        for forbidden in FORBIDDEN_ACTIONS:
-            if _overlap(action, forbidden):
-                yield Finding("iam-forbidden", role, f"{action}: no role needs this at run time")
+        forbidden = any(_overlap(action, one) for one in FORBIDDEN_ACTIONS)
+        if forbidden:
+            yield Finding("iam-forbidden", role, f"{action}: no role needs this at run time")
         if action in PRODUCTION_WRITES and not _opted_in(raw, template):
             yield Finding(
                 "iam-opt-in", role, f"{action} lacks the condition {OPT_IN_TAG}: {OPT_IN_VALUE}"
+            )
+        if not forbidden and not _is_listed(action, raw, template):
+            yield Finding(
+                "iam-write", role, f"{action} writes: say in PRODUCTION_WRITES or HARMLESS_WRITES"
             )
 
 
@@ -204,14 +231,36 @@ def _overlap(action: str, forbidden: str) -> bool:
     return simulate(one, action, "*") or simulate(other, forbidden, "*")
 
 
+def changes_production(action: str, raw: Mapping[str, Any], template: Template) -> bool:
+    """Tell whether a statement, references verbatim, lets a role change what runbooks protect."""
+    return action in PRODUCTION_WRITES and not _names(raw, template["Resources"])
+
+
+def _is_listed(action: str, raw: Mapping[str, Any], template: Template) -> bool:
+    try:
+        level = access_level(action)
+    except KeyError:
+        return True  # there is no such action, which parliament says
+    listed = action in PRODUCTION_WRITES or action in HARMLESS_WRITES
+    return listed or level in ("List", "Read") or _names(raw, template["Resources"])
+
+
 def _opted_in(raw: Mapping[str, Any], template: Template) -> bool:
-    """Tell whether a write is held to tagged resources, parameters' or this stack's own."""
-    wanted = raw.get("Condition", {}).get("StringEquals", {}).get(OPT_IN_TAG)
+    """Tell whether a write is held to a tag, a namespace, parameters or the stack itself."""
+    equal = raw.get("Condition", {}).get("StringEquals", {})
+    wanted = equal.get(OPT_IN_TAG)
     if wanted is not None and as_list(wanted) == [OPT_IN_VALUE]:
         return True
-    named = template.get("Parameters", {}).keys() | template["Resources"].keys()
+    if as_list(raw["Action"]) == ["cloudwatch:PutMetricData"] and "cloudwatch:namespace" in equal:
+        return True
+    return _names(raw, template.get("Parameters", {}).keys() | template["Resources"].keys())
+
+
+def _names(raw: Mapping[str, Any], named: Iterable[str]) -> bool:
+    """Tell whether each resource of a statement is one of those that are named."""
+    names = list(named)
     return all(
-        any(f"<{name}>" in arn or f"<{name}." in arn for name in named)
+        any(f"<{name}>" in arn or f"<{name}." in arn for name in names)
         for arn in map(str, as_list(raw["Resource"]))
     )
 
@@ -278,12 +327,26 @@ def knows_resources(action: str) -> bool:
 
     Raises KeyError for an action that does not exist.
     """
-    prefix, name = action.split(":")
+    return any(kind["resource_type"] for kind in _privilege(action)["resource_types"])
+
+
+def access_level(action: str) -> str:
+    """Return AWS's class of an action: List, Read, Write, Tagging or Permissions management.
+
+    Raises KeyError for an action that does not exist.
+    """
+    return str(_privilege(action)["access_level"])
+
+
+@cache
+def _privilege(action: str) -> Mapping[str, Any]:
+    prefix, _, name = action.partition(":")
     for service in _linter().iam_definition:
         if service["prefix"] == prefix:
             for privilege in service["privileges"]:
                 if privilege["privilege"].lower() == name.lower():
-                    return any(kind["resource_type"] for kind in privilege["resource_types"])
+                    found: Mapping[str, Any] = privilege
+                    return found
     raise KeyError(action)
 
 
