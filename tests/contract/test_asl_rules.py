@@ -20,7 +20,7 @@ INNER = (*MAP, "ItemProcessor", "States", "Raise limit")
 CLOSE = ("States", "Close incident")
 DONE = ("States", "Done")
 FAIL = ("States", "Fail the run")
-PASS = {"Type": "Pass", "Comment": "Nothing.", "Next": "Done"}
+PASS = {"Type": "Pass", "Comment": "Nothing. By hand: nothing.", "Next": "Done"}
 OPEN_RETRY = CLEAN["States"]["Open incident"]["Retry"]
 
 
@@ -137,7 +137,10 @@ FLAWS: dict[str, tuple[str, Sequence[str | int], Any]] = {
     "unknown field of a Retry": ("unknown-field", (*OPEN, "Retry"), retrier(Jitter="FULL")),
     "unknown state type": ("type-unknown", (*DONE, "Type"), "Pas"),
     "state without comment": ("comment-missing", (*DONE, "Comment"), GONE),
-    "task that says nothing by hand": ("comment-by-hand", (*OPEN, "Comment"), "Checks the input."),
+    "task that says nothing by hand": ("comment-by-hand", (*OPEN, "Comment"), "Undo: none."),
+    "choice that says nothing by hand": ("comment-by-hand", (*LOOP, "Comment"), "Was it often?"),
+    "task that says nothing of undoing": ("comment-undo", (*OPEN, "Comment"), "By hand: look."),
+    "map that says nothing of undoing": ("comment-undo", (*MAP, "Comment"), "By hand: look."),
     "fail that says nothing by hand": ("comment-by-hand", (*FAIL, "Comment"), "It is over."),
     "name too long": ("name-too-long", ("States", "R" * 81), PASS),
     "Choice that asks nothing": ("name-question", ("States", "Approval"), {"Type": "Choice"}),

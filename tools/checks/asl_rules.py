@@ -136,6 +136,7 @@ _JSONPATH_FIELDS = frozenset(
 _BARE_PATH = re.compile(r"\$(?!\{)\$?[.\w\[]|States\.[A-Z]\w*\(")
 _BARE_MARKERS = re.compile(r"\{%|%\}")
 _BY_HAND = re.compile(r"\bby hand\b", re.IGNORECASE)
+_UNDO = re.compile(r"\bundo\b", re.IGNORECASE)
 _NOT_AN_ORDER = re.compile(r"^[^A-Z]|^\w{3,}(ing|ed)\b|[_.:]|[a-z][A-Z]")
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/input-output-contextobject.html
@@ -346,8 +347,11 @@ def _wording(where: str, name: str, kind: str, state: State) -> Iterator[Finding
     comment = str(state.get("Comment", "")).strip()
     if not comment:
         yield Finding("comment-missing", where, "a state needs a Comment")
-    elif kind in ("Task", "Fail") and not _BY_HAND.search(comment):
+        return
+    if not _BY_HAND.search(comment):
         yield Finding("comment-by-hand", where, "say in the Comment what to do 'By hand: …'")
+    if kind in ("Task", "Map", "Parallel") and not _UNDO.search(comment):
+        yield Finding("comment-undo", where, "say in the Comment how to 'Undo: …', or why not")
 
 
 def _error_names(
