@@ -301,7 +301,7 @@ def _return_change(aws: Services, settings: SweepSettings, row: Mapping[str, Any
     if incident is None:
         raise NotFound(
             f"There is no incident {lease.incident} any more that has changed {lease.name} from "
-            f"{lease.before} to {lease.after}; by hand: {lease.undo}"
+            f"{lease.before} to {lease.after}; by hand: `{lease.undo}`"
         )
     ending = {
         "error": "RunLost",

@@ -169,7 +169,7 @@ def put_back(aws: Services, run: Run, *, only: str = "") -> list[Change]:
         try:
             ended = _put_one_back(aws, change)
         except (ClientError, BotoCoreError) as error:
-            failures.append(f"{change.name} ({error}); by hand: {change.undo}")
+            failures.append(f"{change.name} ({error}); by hand: `{change.undo}`")
             continue
         done.append(_record_end(aws, run, ended, "put-back"))
     if failures:
@@ -196,7 +196,7 @@ def _put_one_back(aws: Services, change: Change) -> Change:
                 state="left",
                 note=f"{change.name} is {tell(live)} now: someone has changed it since I set "
                 f"{tell(change.after)}, so I leave it. It was {tell(change.before)} before; "
-                f"by hand: {change.undo}",
+                f"by hand: `{change.undo}`",
             )
         lever.write(aws, change.resource, change.before)
     except NotFound:
@@ -228,7 +228,7 @@ def hand_to_person(aws: Services, run: Run, who: str) -> list[Change]:
             change,
             state="handed_over",
             note=f"{change.name} stays at {tell(change.after)}, {who} has it now; "
-            f"to undo: {change.undo}",
+            f"to undo: `{change.undo}`",
         )
         left.append(_record_end(aws, run, handed, "handed"))
     return left

@@ -78,7 +78,7 @@ def severity(ending: Ending) -> str:
 def undo_commands(incident: Incident) -> str:
     """Return the commands that undo what may still stand, one a line; ``""`` when nothing does."""
     return "\n".join(
-        f"{change.name} is {tell(change.after)}, was {tell(change.before)}: {change.undo}"
+        f"{change.name} is {tell(change.after)}, was {tell(change.before)}: `{change.undo}`"
         for change in incident.changes
         if change.standing or change.state == "handed_over"
     )

@@ -98,7 +98,7 @@ def effect(order: Mapping[str, Any], done: Sequence[str]) -> str:
     lost = [
         step for step in order["steps"] if step["id"] in set(done) and step["verb"] == "promote"
     ]
-    told = [f"{step['sentence']} (undo: {step['undo']})" for step in made]
+    told = [f"{step['sentence']} (undo: `{step['undo']}`)" for step in made]
     told += [f"{s['sentence']} ({s['no_undo_because']})" for s in lost if not s["undo"]]
     return f"Done and left so: {'; '.join(told)}." if told else ""
 

@@ -15,6 +15,7 @@ from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
 from tools.checks.commands import check_commands
 
+_COMMAND = re.compile(r"`(aws [^`]+)`")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _AFTERWARDS = frozenset(
     {"settings", "denied", "failed_reports", "failed_events", "untold", "duplicates"}
@@ -205,8 +206,8 @@ class Checks(LetterChecks):
         for incident in self.scene.incidents():
             assert incident.status == "closed", incident.id
             self._told_the_end(incident)
-            refused = check_commands(incident.id, _told(incident))
-            assert not refused, refused
+            for command in _commands(incident):
+                assert not check_commands(incident.id, command), command
         for output, flag in (
             ("FailedReports", "failed_reports"),
             ("FailedEvents", "failed_events"),
@@ -264,13 +265,14 @@ class Checks(LetterChecks):
         assert world.pagerduty.routing_key not in slack + logs
 
 
-def _told(incident: Incident) -> str:
-    """Return all that an incident's record tells people, the commands among it."""
-    told = [incident.happened, incident.doing, incident.need, incident.summary]
-    told += [change.undo for change in incident.changes]
+def _commands(incident: Incident) -> list[str]:
+    """Return the commands that an incident's record tells people."""
+    texts = [incident.happened, incident.doing, incident.need, incident.summary]
+    told = [change.undo for change in incident.changes]
     for entry in incident.entries:
-        told += [entry.text, *map(str, (entry.data.get(key, "") for key in ("by_hand", "undo")))]
-    return "\n".join(told)
+        texts.append(entry.text)
+        told += [str(entry.data.get(key, "")) for key in ("by_hand", "undo")]
+    return [*told, *(command for text in texts for command in _COMMAND.findall(text))]
 
 
 def _alike(found: list[str], wanted: list[str]) -> None:

@@ -178,7 +178,7 @@ def test_why_is_told_with_the_class_only_where_nobody_has_worded_it(error: str, 
 @pytest.mark.parametrize("state", ["intended", "applied", "handed_over"])
 def test_what_may_still_stand_is_told_with_its_undo(state: str) -> None:
     incident = an_incident(a(state), a("put_back", "another"), a("left", "third"))
-    undo = f"{CHANGE.name} is 60, was none: {CHANGE.undo}"
+    undo = f"{CHANGE.name} is 60, was none: `{CHANGE.undo}`"
     assert endings.undo_commands(incident) == undo
     assert endings.hand_over_text(Ending("KeyError", "x"), incident).endswith(
         f"Still changed, with the command to undo it:\n{undo}"

@@ -27,6 +27,7 @@ from oncall.failover import (
 )
 from oncall.plans import Plan
 from oncall.service import Service
+from tools.checks.commands import check_commands
 
 SHOP = service.load("shop")
 HOME, AWAY = "us-east-1", "eu-west-1"
@@ -792,6 +793,9 @@ def test_no_plan_breaks_what_a_failover_must_keep(of: Service, facts: Facts) -> 
     # Every step can be undone or says why not, and can be made by hand.
     assert all(bool(step["undo"]) != bool(step["no_undo_because"]) for step in order["steps"])
     assert all(step["by_hand"] and step["seconds"] >= 0 for step in order["steps"])
+    for step in order["steps"]:
+        assert not check_commands(step["id"], step["by_hand"])
+        assert not check_commands(step["id"], step["undo"])
     assert len({step["id"] for step in order["steps"]}) == len(order["steps"])
     # Data before traffic, traffic before verification.
     ranks = ["fence", "drain", "raise", "promote", "enable", "shift", "verify"]

@@ -140,7 +140,7 @@ def test_the_effect_is_kept_from_look_to_look() -> None:
     said = failover_looks.effect(PLANNED["order"], ["fence-1", "promote-shop"])
     assert "stop the consumer" in said
     assert "--enabled" in said
-    assert "switch shop over to eu-west-1, without loss (undo: aws rds switchover" in said
+    assert "switch shop over to eu-west-1, without loss (undo: `aws rds switchover" in said
     assert looks([MOVED], effect=said)[0].carry["effect"] == said
     assert failover_looks.effect(PLANNED["order"], []) == ""
     lost = document(story.LOST_PRIMARY)["order"]

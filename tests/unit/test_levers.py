@@ -9,6 +9,7 @@ from botocore.exceptions import ClientError
 from oncall.errors import NotFound
 from oncall.levers import LEVERS
 from tests.unit.world import FUNCTION, MAPPING, OPTED_IN, PARAMETER, UUID, a_world
+from tools.checks.commands import check_commands
 
 RESOURCES = {
     "reserved-concurrency": FUNCTION,
@@ -79,7 +80,9 @@ def test_what_is_written_is_read_and_its_command_says_the_same(
     resource = RESOURCES[lever]
     LEVERS[lever].write(world.aws, resource, value)
     assert LEVERS[lever].read(world.aws, resource) == value
-    assert shlex.split(LEVERS[lever].command(resource, value)) == ["aws", *shlex.split(command)]
+    said = LEVERS[lever].command(resource, value)
+    assert shlex.split(said) == ["aws", *shlex.split(command)]
+    assert check_commands(lever, said) == []
 
 
 @pytest.mark.parametrize("lever", RESOURCES)
