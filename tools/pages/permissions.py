@@ -68,11 +68,18 @@ class _Stack:
         self._conditions = {
             name: one["Condition"] for name, one in sam["Resources"].items() if "Condition" in one
         }
+        items = [*comments.items(text)]
         self._comments = {
             (str(item.path[1]), item.scalar): item.comment
-            for item in comments.items(text)
+            for item in items
             if item.path[0] == "Resources" and item.path[-1] == "Sid"
         }
+        self.addresses = {
+            str(item.path[1]): item.comment
+            for item in items
+            if item.path[0] == "Resources" and item.path[-1] == "FunctionUrlConfig"
+        }
+        """Functions that have an address of their own, with what is said about it."""
 
     def shared(self, name: str) -> Iterator[str]:
         """Say what a managed policy allows, and to whom."""
@@ -123,7 +130,7 @@ class _Stack:
         for raw in as_list(document["Statement"]):
             for one in as_list(iam.resolve([raw], self.deployed, iam_rules.Verbatim())):
                 sid = str(one.get("Sid", ""))
-                words = _WORDS.sub(" ", sid).capitalize() or "Write to its own dead-letter queue"
+                words = _WORDS.sub(" ", sid).capitalize() or "Keep what fails"
                 said = self._comments.get((owner, sid), "")
                 found.append((f"{words}. {said}".strip(), one))
         return found
@@ -211,6 +218,9 @@ def _function(stack: _Stack, name: str, properties: Json) -> Iterator[str]:
     yield f"{properties['Description']}."
     policies = [f"[{one}](#{anchor(one)})" for one in shared]
     yield f"Has {', '.join([*policies, *map(code, stack.of_aws(name))])}."
+    if name in stack.addresses:
+        kind = properties["FunctionUrlConfig"]["AuthType"]
+        yield f"Has a function URL of the kind {code(kind)}. {stack.addresses[name]}"
     yield stack.table(own) if own else ""
 
 
