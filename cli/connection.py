@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-import click
-from boto3.dynamodb.conditions import Attr
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from oncall.errors import BadInput
@@ -17,14 +16,15 @@ from oncall.record import IncidentStore
 from oncall.times import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from mypy_boto3_dynamodb.service_resource import Table
+    from collections.abc import Mapping
 
     from oncall.incident import Incident
 
 EMULATOR_REGION = "eu-west-1"
 """Where `runbook play` deploys unless a region is set."""
+_CONFIG = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard"})
+IMPATIENT = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+"""For what nobody waits for, such as completing a word."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Deployed:
     profile: str | None = None
     region: str | None = None
     endpoint_url: str | None = None
+    config: Config = _CONFIG
 
     @cached_property
     def session(self) -> boto3.Session:
@@ -48,10 +49,14 @@ class Deployed:
             )
         return session
 
+    def client(self, service: str) -> Any:
+        """Return a client of an AWS service."""
+        return self.session.client(service, endpoint_url=self.endpoint_url, config=self.config)  # type: ignore[call-overload]  # any service
+
     @cached_property
     def outputs(self) -> Mapping[str, str]:
         """The stack's outputs. Raises ``BadInput`` where there is no such stack."""
-        client = self.session.client("cloudformation", endpoint_url=self.endpoint_url)
+        client = self.client("cloudformation")
         try:
             stacks = client.describe_stacks(StackName=self.stack)["Stacks"]
         except ClientError as error:
@@ -73,55 +78,30 @@ class Deployed:
     @cached_property
     def store(self) -> IncidentStore:
         """The incidents, as the functions read them."""
-        return IncidentStore(self._table, utc_now)
+        resource = self.session.resource(
+            "dynamodb", endpoint_url=self.endpoint_url, config=self.config
+        )
+        return IncidentStore(resource.Table(self.outputs["IncidentsTable"]), utc_now)
 
-    def incidents(self) -> list[Incident]:
-        """Read every incident without entries and changes, the latest first."""
-        found: list[Incident] = []
-        start: dict[str, Any] = {}
-        while True:
-            page = self._table.scan(FilterExpression=Attr("type").eq("incident"), **start)
-            found += [incident_from_item(item) for item in page["Items"]]
-            if "LastEvaluatedKey" not in page:
-                return sorted(found, key=lambda incident: incident.started_at, reverse=True)
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+    def open_incidents(self) -> list[Incident]:
+        """Read the open incidents without entries and changes, the latest first."""
+        found = [incident_from_item(row) for row in self.store.opened("incident")]
+        return sorted(found, key=lambda incident: incident.started_at, reverse=True)
 
     def machine(self, runbook: str) -> str:
         """Return the ARN of a runbook's machine. Raises ``BadInput`` if it is not deployed."""
-        arn = self.outputs.get("".join(map(str.capitalize, runbook.split("-"))) + "Machine")
+        arn = self.machine_if_any(runbook)
         if arn is None:
-            raise BadInput(f"runbook: {runbook!r} is not deployed in the stack {self.stack}.")
+            raise BadInput(
+                f"runbook: {runbook!r} is not deployed in the stack {self.stack}; "
+                f"`runbook list --runbooks` shows which are."
+            )
         return arn
+
+    def machine_if_any(self, runbook: str) -> str | None:
+        """Return the ARN of a runbook's machine; ``None`` if it is not deployed."""
+        return self.outputs.get("".join(map(str.capitalize, runbook.split("-"))) + "Machine")
 
     def caller(self) -> str:
         """Return the ARN of whoever asks, as AWS sees them."""
-        sts = self.session.client("sts", endpoint_url=self.endpoint_url)
-        return sts.get_caller_identity()["Arn"]
-
-    @cached_property
-    def _table(self) -> Table:
-        resource = self.session.resource("dynamodb", endpoint_url=self.endpoint_url)
-        return resource.Table(self.outputs["IncidentsTable"])
-
-
-def on_stack(command: Callable[..., object]) -> Callable[..., object]:
-    """Give a command the options that find the stack, and ``deployed`` as its first argument."""
-
-    @click.option("--stack", default="runbooks", show_default=True, help="Name of the stack.")
-    @click.option("--profile", help="Profile of the AWS configuration.")
-    @click.option("--region", help="AWS region.")
-    @click.option("--endpoint-url", envvar="AWS_ENDPOINT_URL", help="An emulator's address.")
-    @click.option(
-        "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
-    )
-    @wraps(command)
-    def with_stack(
-        stack: str,
-        profile: str | None,
-        region: str | None,
-        endpoint_url: str | None,
-        **others: object,
-    ) -> object:
-        return command(Deployed(stack, profile, region, endpoint_url), **others)
-
-    return with_stack
+        return str(self.client("sts").get_caller_identity()["Arn"])

@@ -1,48 +1,75 @@
-"""What the commands on incidents do: list, follow, start, decide, report."""
+"""What the commands on incidents do: list, start, decide, report."""
 
 from __future__ import annotations
 
 import json
-import time
+import re
+import secrets
 from typing import TYPE_CHECKING, Any
 
-import click
 from botocore.exceptions import ClientError
-from rich.console import Console
-from rich.table import Table
 
-from cli.outcomes import BAD_INPUT, FAILED, exit_code
+from cli import show
 from oncall import contract as contracts
-from oncall.errors import BadInput, NotFound
+from oncall.errors import BadInput
+from oncall.headline import emoji, waiting
 from oncall.links import links_of
 from oncall.reports import report_json, report_key, report_markdown
+from oncall.texts import clock_utc
 from oncall.times import parse, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from cli.connection import Deployed
+    from oncall.contract import Contract
     from oncall.incident import Incident
 
-_LOOK_SECONDS = 1.0
-_WIDE = 220
-"""Columns of a table that goes into a file or a pipe: nothing is folded."""
-_RUNNING = "RUNNING"
+_SLUG_LENGTH = 40
+_NOTHING = "Nothing"
+"""How `Incident.need` begins where nobody has to do anything."""
+
+
+def id_of(text: str) -> str:
+    """Return an incident's id for itself or its execution's ARN, which the console shows."""
+    return text.rsplit(":", 1)[-1] if text.startswith("arn:") else text
 
 
 def duration(seconds: float) -> str:
-    """Return for example ``8 s``, ``3 min 5 s`` or ``1 h 2 min``."""
+    """Return for example ``8 s``, ``3 min 5 s``, ``1 h 2 min`` or ``3 d 4 h``."""
     minutes, rest = divmod(round(seconds), 60)
     if not minutes:
         return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if not hours:
+        return f"{minutes} min {rest} s"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
 
 
-def row(incident: Incident) -> dict[str, Any]:
-    """Return what the list shows of an incident; ``took`` in seconds."""
-    end = parse(incident.closed_at) if incident.closed_at else utc_now()
+# The list
+
+
+def needed(incident: Incident) -> str:
+    """Return what a human has to do about an incident; ``""`` for nothing."""
+    if waiting(incident):
+        return f"Approve or reject by {clock_utc(str(incident.ask['deadline']))}."
+    return "" if incident.need.startswith(_NOTHING) else incident.need
+
+
+def needs_you_now(incident: Incident) -> bool:
+    """Whether an incident is open and stands still until a human does something."""
+    stands = waiting(incident) or incident.phase == "handed_over"
+    return incident.status == "open" and stands
+
+
+def row(incident: Incident, now: datetime | None = None) -> dict[str, Any]:
+    """Return what the list shows of an incident; ``took`` and ``age`` in seconds."""
+    now = now or utc_now()
+    started = parse(incident.started_at)
     closed = incident.status != "open"
+    end = parse(incident.closed_at) if incident.closed_at else now
     return {
         "incident": incident.id,
         "runbook": incident.runbook,
@@ -51,86 +78,110 @@ def row(incident: Incident) -> dict[str, Any]:
         "state": incident.outcome if closed else incident.phase,
         "open": not closed,
         "started": incident.started_at,
-        "took": round((end - parse(incident.started_at)).total_seconds(), 1),
+        "took": round((end - started).total_seconds(), 1),
+        "age": round((now - started).total_seconds(), 1),
+        "needs_you_now": needs_you_now(incident),
+        "need": needed(incident),
     }
 
 
+def listed(
+    deployed: Deployed, *, limit: int, runbook: str = "", only_open: bool = False
+) -> list[Incident]:
+    """Return incidents, those that need a human now first, then the latest first.
+
+    What is open is listed however old it is.
+    """
+    mine = [one for one in deployed.open_incidents() if not runbook or one.runbook == runbook]
+    latest = [] if only_open else deployed.store.latest(limit, runbook)
+    found = {one.id: one for one in [*latest, *mine]}
+    newest = sorted(found.values(), key=lambda one: one.started_at, reverse=True)
+    # What needs you stays, whatever the limit is.
+    return sorted(newest, key=lambda one: not needs_you_now(one))[: max(limit, len(mine))]
+
+
 def show_list(incidents: Sequence[Incident], output: str) -> None:
-    """Print incidents as a table or as a JSON list."""
-    rows = [row(incident) for incident in incidents]
+    """Print incidents as a table, a JSON list or lines."""
+    now = utc_now()
+    rows = [row(incident, now) for incident in incidents]
     if output == "json":
-        click.echo(json.dumps(rows, indent=2))
+        show.document(rows)
+        return
+    if output == "text":
+        show.lines(list(one.values()) for one in rows)
         return
     if not rows:
-        click.echo("There are no incidents.", err=True)
+        show.say("There are no incidents.")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("incident", "runbook", "target", "state", "started (UTC)", "took"):
-        table.add_column(heading, overflow="fold")
-    for one in rows:
-        started = parse(one["started"]).strftime("%Y-%m-%d %H:%M:%S")
-        took = duration(one["took"]) + (" so far" if one["open"] else "")
-        state = str(one["state"]).replace("_", " ")
-        table.add_row(one["incident"], one["runbook"], one["target"], state, started, took)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
-    console.print(table, highlight=False, markup=False)
+    show.table(
+        ("", "incident", "runbook", "target", "state", "age", "took", "needs you"),
+        [
+            (
+                emoji(incident),
+                show.safe(incident.id),
+                incident.runbook,
+                show.safe(incident.target_name),
+                str(one["state"]).replace("_", " "),
+                duration(one["age"]),
+                duration(one["took"]) + (" so far" if one["open"] else ""),
+                show.safe(one["need"]),
+            )
+            for incident, one in zip(incidents, rows, strict=True)
+        ],
+    )
+    waits = [one["incident"] for one in rows if one["needs_you_now"]]
+    if waits:
+        many = "1 needs you now" if len(waits) == 1 else f"{len(waits)} need you now"
+        show.say(f"{many}: runbook explain {waits[0]}")
 
 
-def follow(deployed: Deployed, incident_id: str, output: str) -> int:
-    """Print the timeline as it grows until the incident closes; return its exit code.
-
-    Raises ``NotFound``. Ctrl-C ends the watching alone.
-    """
-    talk = Console(stderr=True)
-    shown = 0
-    try:
-        with talk.status("Looking …") as status:
-            while True:
-                incident = deployed.store.load(incident_id)
-                for entry in incident.entries[shown:]:
-                    _timeline_line(f"{parse(entry.at):%H:%M:%S}", entry.kind, entry.text, output)
-                shown = len(incident.entries)
-                if incident.status != "open":
-                    break
-                status.update(f"{incident.phase}: {incident.doing} {incident.need}")
-                time.sleep(_LOOK_SECONDS)
-    except KeyboardInterrupt:
-        click.echo(
-            f"Stopped watching; the run goes on. Watch it again: runbook watch {incident_id}",
-            err=True,
+def runbooks(deployed: Deployed) -> list[dict[str, Any]]:
+    """Return which runbooks there are, what they are started with and whether they are deployed."""
+    rows = []
+    for contract in map(contracts.load, contracts.names()):
+        machine = deployed.machine_if_any(contract.id)
+        rows.append(
+            {
+                "runbook": contract.id,
+                "deployed": machine is not None,
+                "mode": contract.modes["hand"],
+                "input": contract.target_input,
+                "run": command_of(contract),
+                "title": contract.title,
+            }
         )
-        raise
-    if output == "json":
-        click.echo(report_json(incident), nl=False)
-    else:
-        click.echo(f"{incident.outcome.replace('_', ' ').capitalize()}: {incident.summary}")
-    return exit_code(incident.outcome)
+    return rows
 
 
-def _timeline_line(clock: str, kind: str, text: str, output: str) -> None:
-    words = text.replace("\n", "\n" + " " * 21)
-    click.echo(f"{clock}  {kind.replace('_', ' '):<9}  {words}", err=output == "json")
+# A run
 
 
-def read_input(runbook: str, pairs: Sequence[str], mode: str | None, reason: str) -> dict[str, Any]:
-    """Return a run's input from ``key=value`` words, checked against the runbook's contract.
+def command_of(contract: Contract, given: Mapping[str, Any] | None = None) -> str:
+    """Return the command that runs a runbook, with its smallest input unless one is given."""
+    words = given or json.loads(contract.example())
+    pairs = [f"{key}={_word(value)}" for key, value in words.items()]
+    return " ".join(["runbook run", contract.id, *pairs])
 
-    Raises ``BadInput``, which names the field and shows an input that works.
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_input(runbook: str, words: Sequence[str], mode: str | None, reason: str) -> dict[str, Any]:
+    """Return a run's input from ``key=value`` words or one JSON object, checked by the contract.
+
+    Raises ``BadInput``, which names the field and shows a command that works.
     """
     contract = contracts.load(runbook)
-    example = " ".join(f"{key}={value}" for key, value in json.loads(contract.example()).items())
-    raw: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise BadInput(f"input: {pair!r} is not key=value. Give for example {example}.")
-        typed = contract.inputs.get(key, {}).get("type", "string") != "string"
-        try:
-            raw[key] = json.loads(value) if typed else value
-        except ValueError as error:
-            raise BadInput(f"{key}: {value!r} is no {contract.inputs[key]['type']}.") from error
+    example = command_of(contract)
+    as_json = bool(words) and words[0].startswith("{")
+    raw = _document(words, example) if as_json else _pairs(contract, words, example)
+    key = contract.target_input
+    if key not in raw:
+        given = f"; you gave {', '.join(sorted(raw))}" if raw else ""
+        what = str(contract.inputs[key]["description"]).rstrip(".")
+        what = what[0].lower() + what[1:]
+        raise BadInput(f"{key}: it is missing ({what}){given}. Give for example {example}.")
     if mode:
         raw["mode"] = mode
     if reason:
@@ -142,45 +193,53 @@ def read_input(runbook: str, pairs: Sequence[str], mode: str | None, reason: str
     return raw
 
 
+def _document(words: Sequence[str], example: str) -> dict[str, Any]:
+    """Read the input as the console takes it."""
+    try:
+        raw = json.loads(" ".join(words))
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"input: it is no JSON ({error.msg}). Give for example {example}."
+        ) from error
+    return dict(raw)
+
+
+def _pairs(contract: Contract, words: Sequence[str], example: str) -> dict[str, Any]:
+    raw: dict[str, Any] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise BadInput(f"input: {word!r} is not key=value. Give for example {example}.")
+        if key in raw:
+            raise BadInput(f"{key}: it is given twice. Give for example {example}.")
+        kind = contract.inputs.get(key, {}).get("type", "string")
+        try:
+            raw[key] = value if kind == "string" else json.loads(value)
+        except ValueError as error:
+            raise BadInput(f"{key}: {value!r} is no {kind}. Give for example {example}.") from error
+    return raw
+
+
+def name_of_run(target: str, now: datetime) -> str:
+    """Name a run that a person starts: ``orders-20261123T030211Z-1f0c9a3b``, like an alarm's."""
+    last = re.split(r"[:/]", target)[-1]
+    slug = re.sub(r"[^0-9A-Za-z_]+", "-", last)[:_SLUG_LENGTH].strip("-") or "run"
+    return f"{slug}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
 def start(deployed: Deployed, runbook: str, given: Mapping[str, Any]) -> str:
     """Start a runbook and return its execution's ARN."""
-    sfn = deployed.session.client("stepfunctions", endpoint_url=deployed.endpoint_url)
     machine = deployed.machine(runbook)
-    body = json.dumps({**given, "by": deployed.caller()})
-    return sfn.start_execution(stateMachineArn=machine, input=body)["executionArn"]
-
-
-def wait_until_opened(deployed: Deployed, execution: str) -> Incident:
-    """Wait for the incident of an execution, which bears its name.
-
-    Raises ``BadInput`` with the machine's sentence when it ends without one.
-    """
-    sfn = deployed.session.client("stepfunctions", endpoint_url=deployed.endpoint_url)
-    name = execution.rsplit(":", 1)[-1]
-    while True:
-        # In this order: a run that has ended has written its incident before.
-        run = sfn.describe_execution(executionArn=execution)
-        incident = deployed.store.find(name)
-        if incident is not None:
-            return incident
-        if run["status"] != _RUNNING:
-            raise BadInput(str(run.get("cause") or run.get("error") or run["status"]))
-        time.sleep(_LOOK_SECONDS / 4)
-
-
-def decide(deployed: Deployed, decision: Mapping[str, str], output: str) -> int:
-    """Send a decision to the function that takes them; return 0 when it was recorded."""
-    client = deployed.session.client("lambda", endpoint_url=deployed.endpoint_url)
-    answer = client.invoke(
-        FunctionName=deployed.outputs["DecisionFunction"], Payload=json.dumps(decision).encode()
+    target = str(given[contracts.load(runbook).target_input])
+    started = deployed.client("stepfunctions").start_execution(
+        stateMachineArn=machine,
+        name=name_of_run(target, utc_now()),
+        input=json.dumps({**given, "by": deployed.caller()}),
     )
-    said = json.loads(answer["Payload"].read())
-    if answer.get("FunctionError"):
-        click.echo(f"runbook: {said.get('errorMessage', said)}", err=True)
-        wrong = said.get("errorType") in {BadInput.__name__, NotFound.__name__}
-        return BAD_INPUT if wrong else FAILED
-    click.echo(json.dumps(said) if output == "json" else said["text"])
-    return 0 if said["recorded"] else FAILED
+    return str(started["executionArn"])
+
+
+# The report
 
 
 def report(deployed: Deployed, incident_id: str, output: str) -> str:
@@ -190,12 +249,11 @@ def report(deployed: Deployed, incident_id: str, output: str) -> str:
     """
     incident = deployed.store.load(incident_id)
     name = "record.json" if output == "json" else "report.md"
-    s3 = deployed.session.client("s3", endpoint_url=deployed.endpoint_url)
     try:
-        stored = s3.get_object(
+        stored = deployed.client("s3").get_object(
             Bucket=deployed.outputs["ReportBucket"], Key=report_key(incident, name)
         )
-        return stored["Body"].read().decode()
+        return str(stored["Body"].read().decode())
     except ClientError as error:
         # Without s3:ListBucket a missing key is denied (S3 API reference, GetObject).
         if error.response["Error"]["Code"] not in {"NoSuchKey", "AccessDenied"}:

@@ -105,11 +105,16 @@ class Request:
     """The contract's further inputs, as far as they were given."""
 
 
+def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
+    """Return the ids of the runbooks that there are."""
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
 @cache
 def load(runbook: str, folder: Path = CONTRACTS) -> Contract:
     """Read the contract of ``runbook``. Raises ``BadInput`` for a runbook that there is not."""
     path = folder / f"{runbook}.yaml"
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    known = names(folder)
     if runbook not in known:
         raise BadInput(
             f"runbook: there is no runbook {runbook!r}; there are {', '.join(known)}. "
@@ -230,6 +235,9 @@ def _check(contract: Contract, schema: Mapping[str, Any], value: Any) -> None:
     for error in sorted(Draft202012Validator(schema).iter_errors(value), key=lambda e: e.path):
         field = ".".join(str(part) for part in error.path) or "input"
         wrong = error.message
+        if error.validator == "pattern" and "description" in error.schema:
+            what = str(error.schema["description"]).rstrip(".")
+            wrong = f"{error.instance!r} cannot be {what[0].lower()}{what[1:]}"
         if len(wrong) > _LONGEST:
             wrong = f"{wrong[: _LONGEST // 2]} … {wrong[-_LONGEST // 2 :]}"
         raise BadInput(f"{field}: {wrong}. Give {contract.example()}.")

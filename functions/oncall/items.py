@@ -11,7 +11,8 @@ Items (``pk`` / ``sk``):
 - ``COUNT#<name>#<window>`` / ``COUNT``: rates. ``SEEN#<digest>`` / ``SEEN``: requests used up.
 
 The sparse index ``open-index`` (``open``, ``due``) holds what the sweeper looks after: open
-incidents, held locks, leased settings and reports that are owed.
+incidents, held locks, leased settings and reports that are owed. The index ``started-index``
+(``type``, ``started_at``) has the incidents' records alone.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import json
 import random
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from boto3.dynamodb.conditions import Key
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 _RACES = 40
 """How often a write is tried again when another writer was faster."""
+_PAGE = 50
+"""Incidents that one read of the latest brings at least."""
 _RUN_WAITS = 0.1
 _OTHERS_WAIT = 1.0
 """Longest wait in seconds before such a try: a run goes before alarms that join its incident."""
@@ -112,6 +115,20 @@ class IncidentStore:
         if due_before is not None:
             condition = condition & Key("due").lte(epoch(due_before))
         return list(self._query(condition, IndexName="open-index"))
+
+    def latest(self, limit: int, runbook: str = "") -> list[Incident]:
+        """Return the incidents that started last, without entries and changes, the latest first.
+
+        ``runbook`` leaves out the others'. The index is eventually consistent.
+        """
+        rows = self._query(
+            Key("type").eq("incident"),
+            IndexName="started-index",
+            ScanIndexForward=False,
+            Limit=max(limit, _PAGE),
+        )
+        wanted = (row for row in rows if not runbook or row["runbook"] == runbook)
+        return [items.incident_from_item(row) for row in islice(wanted, limit)]
 
     # The life of an incident
 

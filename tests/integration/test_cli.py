@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from cli import incidents
+from cli import follow
 from cli.app import main
 from cli.connection import Deployed
 from local import stories
@@ -356,8 +357,8 @@ def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> No
 
     assert table.exit_code == 0
     lines = [line.split() for line in table.stdout.splitlines()]
-    assert lines[1][:4] == ["later", "queue-saturation", "orders", "investigating"]
-    assert lines[2][:5] == [opened.id, "queue-saturation", "orders", "handed", "over"]
+    assert lines[1][1:5] == ["later", "queue-saturation", "orders", "investigating"]
+    assert lines[2][1:6] == [opened.id, "queue-saturation", "orders", "handed", "over"]
     assert [one["incident"] for one in rows[:2]] == ["later", opened.id]
     assert [one["open"] for one in rows[:2]] == [True, False]
     assert len(json.loads(runbook("list", "--output", "json", "--limit", "1").stdout)) == 1
@@ -374,7 +375,7 @@ def test_watch_follows_until_the_incident_closes(
     code: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(incidents, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(follow, "LOOK_SECONDS", 0.05)
     closing = threading.Timer(0.3, close, (deployed, opened, outcome))
     closing.start()
 
@@ -469,7 +470,7 @@ def test_run_follows_the_machine_to_its_end(deployed: Deployed) -> None:
     )
 
     assert ended.exit_code == 0, ended.stderr
-    (mine,) = [one for one in deployed.incidents() if one.trigger["reason"] == "a drill"]
+    (mine,) = [one for one in deployed.store.latest(50) if one.trigger["reason"] == "a drill"]
     assert mine.outcome == "observed"
     assert mine.trigger["by"] == deployed.caller()
     assert ended.stdout.splitlines()[-1].startswith("Observed: orders")
@@ -519,7 +520,7 @@ def test_report_of_a_closed_incident_is_the_one_that_was_written(
         (["abort", "nope", "--by", IAM_APPROVER], "There is no incident 'nope'"),
         (["list", "--stack", "nope"], "--stack: there is no stack 'nope' in us-east-1."),
         (["run", "nope", "queue=orders"], "there is no runbook 'nope'"),
-        (["run", "queue-saturation"], "queue: it is missing. Give queue=orders."),
+        (["run", "queue-saturation"], "queue: it is missing (the saturated queue"),
         (["run", "queue-saturation", "queue=nope"], "queue: there is no queue 'nope'"),
         (["list", "--profile", "nope"], "Give for example --profile prod"),
     ],
@@ -547,13 +548,42 @@ def test_an_emulator_needs_no_credentials(
     assert "there is no stack 'runbooks' in us-east-1" in ended.stderr
 
 
-def test_the_module_runs_like_the_launcher() -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "cli", "--help"],
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "cli"],
+        [ROOT / "runbook"],
+        [Path(sys.executable).parent / "runbook"],
+        ["./link-to-runbook"],
+    ],
+)
+def test_it_runs_from_any_directory(command: list[str | Path], tmp_path: Path) -> None:
+    (tmp_path / "link-to-runbook").symlink_to(ROOT / "runbook")
+    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    ended = subprocess.run(  # noqa: S603 -- our own command
+        [*command, "explain", "--output", "text"],
         capture_output=True,
-        check=True,
-        cwd=ROOT,
+        check=False,
+        cwd=tmp_path,
+        env=ours,
         text=True,
     )
 
-    assert "Exit codes: 0 verified" in ended.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[0] == (
+        "dlq-replay\tReplay dead letters\trunbook run dlq-replay dlq=orders-dlq"
+    )
+
+
+def test_help_tells_the_exit_codes_and_does_not_wait_for_the_sdk() -> None:
+    script = "import sys; from cli.__main__ import main; main()"
+    imports = [sys.executable, "-X", "importtime", "-c", script, "--help"]
+
+    ended = subprocess.run(imports, capture_output=True, check=True, cwd=ROOT, text=True)  # noqa: S603 -- our own command
+
+    for code in ("0    verified", "3    rejected, or nobody answered", "130  Ctrl-C"):
+        assert code in ended.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in ended.stderr.splitlines()}
+    assert "click" in imported
+    assert imported.isdisjoint({"boto3", "botocore", "rich", "jsonschema", "yaml", "oncall.errors"})

@@ -1,3 +1,4 @@
+import json
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def test_without_credentials_nothing_is_judged(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
     ended = doctor("shop", "--output", "json")
     assert ended.exit_code == 2
-    assert ended.stdout == ""
+    assert json.loads(ended.stdout)["exit_code"] == 2
     assert "Unable to locate credentials" in ended.stderr
 
 

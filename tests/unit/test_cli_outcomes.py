@@ -18,6 +18,8 @@ from oncall.errors import BadInput
 from oncall.incident import Change, Entry, Incident
 from oncall.times import iso, parse, utc_now
 
+WORKS = "runbook run queue-saturation queue=orders"
+QUEUE = "the saturated queue, by name, URL or ARN, in this account and region"
 START = "2026-11-23T03:00:00.000Z"
 
 
@@ -177,9 +179,25 @@ def test_an_open_incident_is_listed_by_its_phase_and_goes_on() -> None:
 @pytest.mark.parametrize(
     ("pairs", "sentence"),
     [
-        (["queue"], "input: 'queue' is not key=value. Give for example queue=orders."),
-        ([], "queue: it is missing. Give queue=orders."),
-        (["que=orders"], "queue: it is missing; you gave que. Give queue=orders."),
+        (["queue"], f"input: 'queue' is not key=value. Give for example {WORKS}."),
+        ([], f"queue: it is missing ({QUEUE}). Give for example {WORKS}."),
+        (["{}"], f"queue: it is missing ({QUEUE}). Give for example {WORKS}."),
+        (
+            ["que=orders"],
+            f"queue: it is missing ({QUEUE}); you gave que. Give for example {WORKS}.",
+        ),
+        (["queue=a", "queue=b"], f"queue: it is given twice. Give for example {WORKS}."),
+        (
+            ["queue=a b"],
+            f"queue: 'a b' cannot be {QUEUE}. Give {WORKS}.",
+        ),
+        (
+            ["{queue: 1}"],
+            (
+                "input: it is no JSON (Expecting property name enclosed in double quotes). "
+                f"Give for example {WORKS}."
+            ),
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_with_words_that_work(pairs: list[str], sentence: str) -> None:

@@ -117,7 +117,10 @@ def test_a_storm_turns_auto_into_ask_and_leaves_the_rest(
         ({"queue": ""}, "queue: '' "),
         ({"queue": 5}, "queue: 5 is not of type 'string'."),
         ({"queue": None}, "queue: None is not of type 'string'."),
-        ({"queue": "two words"}, "queue: 'two words' does not match"),
+        (
+            {"queue": "two words"},
+            "queue: 'two words' cannot be the saturated queue, by name, URL or ARN",
+        ),
         ({"queue": "q" * 81}, "queue: "),
         ({"queue": "arn:aws:sns:us-east-1:123456789012:orders"}, "queue: 'arn:aws:sns"),
         ({"queue": "orders", "mode": "fast"}, "mode: 'fast' is not one of"),
@@ -128,7 +131,10 @@ def test_a_storm_turns_auto_into_ask_and_leaves_the_rest(
         ({"queue": "orders", "colour": "red"}, "input: Additional properties"),
         (event(), "detail.configuration.metrics: the alarm names no single QueueName."),
         (event(metric("a"), metric("b")), "detail.configuration.metrics: the alarm names no"),
-        (event(metric("two words")), "queue: 'two words' does not match"),
+        (
+            event(metric("two words")),
+            "queue: 'two words' cannot be the saturated queue, by name, URL or ARN",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_sentence_with_an_example_that_works(raw: Any, says: str) -> None:
