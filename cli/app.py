@@ -6,6 +6,7 @@ What a command does is imported when it runs: `runbook --help` does not wait for
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,8 +33,8 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note whether JSON was asked for: what is wrong may be wrong with the arguments."""
-        pairs = zip(args, [*args[1:], ""], strict=True)
-        ctx.meta[_AS_JSON] = "--output=json" in args or ("--output", "json") in pairs
+        separate = ("--output", "json") in pairwise(args)
+        ctx.meta[_AS_JSON] = "--output=json" in args or separate
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:

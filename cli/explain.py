@@ -276,4 +276,10 @@ def _next(one: Incident) -> list[dict[str, str]]:
         {"to": to, "type": f"runbook {verb} {one.id}" + (answer if verb in _ANSWERS else "")}
         for to, verb in fitting.items()
     ]
+    if one.runbook not in contracts.names():
+        return told  # a storm gathers incidents; it has no runbook of its own
+    contract = contracts.load(one.runbook)
+    if one.status != "open":
+        run = command_of(contract, {contract.target_input: one.target_name})
+        told.append({"to": "Run it" if one.outcome == "observed" else "Run it again", "type": run})
     return [*told, {"to": "Read what the runbook does", "type": f"runbook explain {one.runbook}"}]

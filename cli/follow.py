@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cli import show
 from cli.faults import fault_of
+from cli.incidents import needed
 from cli.outcomes import exit_code_of
 from oncall.errors import BadInput, OnCallError
 from oncall.headline import waiting
@@ -190,8 +191,7 @@ def _status(incident: Incident) -> str:
     """Say what goes on now, in a line."""
     done = incident.progress.get("done") if incident.phase in {"acting", "watching"} else None
     share = "" if done is None else f" {float(done):.0%}"
-    until = f" (by {clock_utc(str(incident.ask['deadline']))})" if waiting(incident) else ""
-    said = f"{incident.phase.replace('_', ' ')}{share}{until}: {incident.doing} {incident.need}"
+    said = f"{incident.phase.replace('_', ' ')}{share}: {incident.doing} {needed(incident)}"
     return show.safe(said)
 
 
@@ -206,7 +206,7 @@ def left_to_do(deployed: Deployed, incident: Incident) -> list[str]:
     """Say what is left to a person after a bad end: what to do, what to undo, where to read on."""
     if exit_code_of(incident) == 0:
         return []
-    said = [] if incident.need.startswith("Nothing") else [f"You: {show.safe(incident.need)}"]
+    said = [f"You: {show.safe(needed(incident))}"] if needed(incident) else []
     said += [
         f"Undo: {show.safe(one.undo)}   ({one.name} is {tell(one.after)}, was {tell(one.before)})"
         for one in incident.changes

@@ -119,7 +119,7 @@ def _rows(value: Any) -> list[tuple[object, ...]]:
         return [(key, *row) for key, one in value.items() for row in _rows(one)]
     if isinstance(value, list | tuple):
         return [tuple(one.values()) if isinstance(one, dict) else (one,) for one in value]
-    return [] if _empty(value) else [(value,)]
+    return [] if value in {None, ""} else [(value,)]
 
 
 def _section(value: Any) -> list[Text]:
