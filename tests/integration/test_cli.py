@@ -24,7 +24,9 @@ from local.aws.cloudwatch import CloudWatch, Settings
 from local.playground import FAST, IAM_APPROVER, ROOT, Playground
 from local.stories import STORIES
 from local.watch import Watch
+from oncall import contract as contracts
 from oncall.incident import Ask, Change, Entry, Incident, Run
+from oncall.times import iso, utc_now
 
 ACCOUNT = "555555555555"
 TARGET = f"arn:aws:sqs:us-east-1:{ACCOUNT}:orders"
@@ -79,7 +81,7 @@ def waiting(
 ) -> tuple[str, str]:
     """An execution that waits for an answer, and its task token."""
     sqs, sfn = stacked.client("sqs"), stacked.client("stepfunctions")
-    name = request.node.callspec.params["command"]
+    name = request.node.name.partition("[")[0][-40:] + request.node.callspec.params["command"]
     queue = sqs.create_queue(QueueName=f"tokens-{name}")["QueueUrl"]
     role = stacked.client("iam").create_role(
         RoleName=f"waiting-{name}", AssumeRolePolicyDocument='{"Statement": []}'
@@ -456,6 +458,122 @@ def test_a_question_is_answered_and_the_waiting_run_is_told(
     eventually(told)
 
 
+def asking(deployed: Deployed, opened: Incident, **how: Any) -> Ask:
+    """Let an incident ask what is to be answered within an hour."""
+    deadline = iso(utc_now() + timedelta(hours=1))
+    ask = replace(Ask("ask-1", "hash", "none", deadline, people=1, level=1), **how)
+    plan = {"changes": [{"name": "the cap", "before": 2, "after": 5, "why": "to drain"}]}
+    entry = Entry(ask.id, "asked", "May I?")
+    deployed.store.put_ask(run_of(opened), ask, entry, plan=plan)
+    return ask
+
+
+@pytest.mark.parametrize("command", ["approve"])
+def test_of_two_approvals_the_second_must_be_proven(
+    deployed: Deployed, opened: Incident, waiting: tuple[str, str], command: str
+) -> None:
+    _, token = waiting
+    ask = asking(deployed, opened, token=token, people=2)
+
+    first = runbook(command, opened.id, "--by", IAM_APPROVER)
+    same = runbook(command, opened.id, "--by", IAM_APPROVER, "--output", "json")
+
+    assert first.exit_code == 0, first.stderr
+    assert first.stdout.startswith("Noted; 1 more must approve by ")
+    assert "the cap: 2 → 5, to drain" in first.stdout
+    assert same.exit_code == 1
+    told = json.loads(same.stdout)
+    assert (told["recorded"], told["ask"], told["about"]) == (False, ask.id, [])
+    assert told["text"] == "You have approved already; 2 different people must."
+    assert "Nothing was decided." in same.stderr
+    after = deployed.store.ask(opened.id, ask.id)
+    assert after is not None
+    assert (after.state, [one["by"] for one in after.approvals]) == ("waiting", [IAM_APPROVER])
+
+
+@pytest.mark.parametrize("command", ["approve"])
+def test_what_is_decided_already_is_said_with_who_and_when(
+    deployed: Deployed, opened: Incident, waiting: tuple[str, str], command: str
+) -> None:
+    _, token = waiting
+    asking(deployed, opened, token=token)
+    assert runbook("reject", opened.id, "--by", IAM_APPROVER).exit_code == 0
+
+    ended = runbook(command, opened.id, "--ask", "ask-1", "--by", IAM_APPROVER)
+
+    assert ended.exit_code == 1
+    assert ended.stdout.startswith(f"Already rejected by {IAM_APPROVER} at ")
+
+
+def test_a_plan_that_was_not_read_is_not_approved(deployed: Deployed, opened: Incident) -> None:
+    asking(deployed, opened)
+
+    ended = runbook("approve", opened.id, "--ask", "ask-0", "--by", IAM_APPROVER)
+
+    assert ended.exit_code == 1
+    assert ended.stdout == f"Incident {opened.id} asks nothing now.\n"
+    after = deployed.store.ask(opened.id, "ask-1")
+    assert after is not None
+    assert after.state == "waiting"
+
+
+def test_an_approval_after_the_deadline_is_too_late(deployed: Deployed, opened: Incident) -> None:
+    asking(deployed, opened, deadline=iso(utc_now() - timedelta(minutes=1)))
+
+    ended = runbook("approve", opened.id, "--by", IAM_APPROVER)
+
+    assert ended.exit_code == 1
+    assert ended.stdout.startswith("Too late: this was to be answered by ")
+
+
+def test_a_second_stop_is_told_of_the_first(deployed: Deployed, opened: Incident) -> None:
+    first = runbook("takeover", opened.id, "--by", IAM_APPROVER)
+    second = runbook("abort", opened.id, "--by", IAM_APPROVER)
+
+    assert first.stdout.splitlines() == [
+        "It is yours: the run stops before its next change and leaves everything as it is.",
+        "  • Nothing is changed now.",
+    ]
+    assert second.exit_code == 1
+    assert second.stdout.startswith(f"Already taken over by {IAM_APPROVER} (by invoke) at ")
+    assert deployed.store.load(opened.id).stop["kind"] == "take_over"
+
+
+@pytest.mark.usefixtures("deployed")
+def test_which_runbooks_are_deployed_is_told() -> None:
+    rows = json.loads(runbook("list", "--runbooks", "--output", "json").stdout)
+    lines = runbook("list", "--runbooks", "--output", "text").stdout.splitlines()
+
+    assert {row["runbook"]: row["deployed"] for row in rows} == dict.fromkeys(
+        contracts.names(), True
+    )
+    assert lines[0] == (
+        "dlq-replay\tyes\task\tdlq\trunbook run dlq-replay dlq=orders-dlq\tReplay dead letters"
+    )
+
+
+def test_the_latest_are_found_whatever_else_the_table_holds(
+    deployed: Deployed, opened: Incident
+) -> None:
+    ids = [f"{opened.id}-{number}" for number in range(4)]
+    for number, name in enumerate(ids):
+        made = replace(opened, id=name, target=f"{TARGET}-{name}", target_name="x" * 2000)
+        made = replace(made, runbook="dlq-replay" if number % 2 else "lambda-throttles")
+        deployed.store.open(made, Entry("opened", "opened", "x"), timedelta(hours=1))
+    time.sleep(0.01)
+
+    def latest(*words: str) -> list[str]:
+        found = json.loads(runbook("list", "--output", "json", *words).stdout)
+        return [one["incident"] for one in found if one["incident"] in ids]
+
+    assert [one.id for one in deployed.store.latest(4)] == ids[::-1]
+    assert latest("--runbook", "dlq-replay") == [ids[3], ids[1]]
+    for name in ids:
+        close(deployed, deployed.store.load(name), "resolved")
+    assert latest("--runbook", "lambda-throttles", "--limit", "1") == [ids[2]]
+    assert latest("--open") == []
+
+
 def test_somebody_who_may_not_decide_is_told_so(deployed: Deployed, opened: Incident) -> None:
     ended = runbook("abort", opened.id, "--by", "arn:aws:iam::123456789012:user/mallory")
 
@@ -523,6 +641,8 @@ def test_report_of_a_closed_incident_is_the_one_that_was_written(
         (["run", "queue-saturation"], "queue: it is missing (the saturated queue"),
         (["run", "queue-saturation", "queue=nope"], "queue: there is no queue 'nope'"),
         (["list", "--profile", "nope"], "Give for example --profile prod"),
+        (["list", "--runbook", "nope"], "there is no runbook 'nope'"),
+        (["explain", "nope"], "There is no incident 'nope'"),
     ],
 )
 @pytest.mark.usefixtures("deployed")
