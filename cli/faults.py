@@ -32,6 +32,7 @@ _BUSY = frozenset(
     {"ProvisionedThroughputExceededException", "RequestLimitExceeded", "TooManyRequestsException"}
 )
 _BUSY_STATUS = frozenset({429, 500, 502, 503, 504})
+_OURS = frozenset({"cli", "oncall"})
 _SIGN_IN = "Sign in again, for example with aws sso login --profile prod."
 _UNREACHED = (aws.ConnectionError, aws.HTTPClientError)
 _SIGNED_OUT = (
@@ -61,6 +62,13 @@ def fault_of(error: BaseException) -> Fault | None:
             return Fault(str(error), BAD_INPUT)
         case OnCallError():
             return Fault(str(error))
+        case ModuleNotFoundError(name=str(name)) if name.partition(".")[0] not in _OURS:
+            return Fault(f"This needs {name}, which is not installed. Run it from a checkout.")
+    return _of_aws(error)
+
+
+def _of_aws(error: BaseException) -> Fault | None:
+    match error:
         case aws.ProfileNotFound():
             return Fault(
                 f"--profile: {_profile(error)} Give for example --profile prod.", BAD_INPUT
@@ -132,4 +140,4 @@ def _profile(error: BaseException) -> str:
 
 
 def _ended(text: object) -> str:
-    return f"{str(text).strip().removesuffix('.')}."
+    return f"{' '.join(str(text).split()).removesuffix('.')}."

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, Self
 
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
@@ -33,6 +34,7 @@ LOOK_SECONDS = 1.0
 _LONGEST_WAIT = 15.0
 _DOUBLINGS = 4
 _RUNNING = "RUNNING"
+_LOOKS_A_PULSE = 20
 _STYLES = {
     "asked": "bold yellow",
     "paged": "bold red",
@@ -97,6 +99,7 @@ def _ctrl_c_leaves_it(incident_id: str) -> Iterator[None]:
 def _follow(deployed: Deployed, incident_id: str, told: _Told, now: _Now) -> Incident:
     shown = 0
     asked = ""
+    machine = _Machine(deployed)
     for incident in _looks(deployed, incident_id):
         fresh = incident.entries[shown:]
         shown = len(incident.entries)
@@ -110,6 +113,7 @@ def _follow(deployed: Deployed, incident_id: str, told: _Told, now: _Now) -> Inc
         asked = question
         if incident.status != "open":
             return incident
+        machine.look(incident)
         now.show(_status(incident))
     raise AssertionError(incident_id)  # looks do not end
 
@@ -134,6 +138,36 @@ def _looks(deployed: Deployed, incident_id: str) -> Iterator[Incident]:
             misses, looked = 0, True
             yield incident
         time.sleep(min(_LONGEST_WAIT, LOOK_SECONDS * 2 ** min(misses, _DOUBLINGS)))
+
+
+class _Machine:
+    """Sees when the machine of an open incident is gone, so that nobody waits for it in vain."""
+
+    def __init__(self, deployed: Deployed) -> None:
+        self._deployed = deployed
+        self._looks = 0
+        self._asks = True
+
+    def look(self, incident: Incident) -> None:
+        """Ask Step Functions now and then, until it is gone or may not be asked."""
+        self._looks += 1
+        if not self._asks or not incident.execution or self._looks % _LOOKS_A_PULSE:
+            return
+        try:
+            run = self._deployed.client("stepfunctions").describe_execution(
+                executionArn=incident.execution
+            )
+        except (BotoCoreError, ClientError) as error:
+            fault = fault_of(error)
+            show.say(f"Whether its machine runs I cannot see: {fault.sentence if fault else error}")
+            self._asks = False
+            return
+        if run["status"] != _RUNNING:
+            show.say(
+                f"Its machine has ended ({run['status']}) without closing the incident; "
+                f"the sweeper ends it properly within five minutes."
+            )
+            self._asks = False
 
 
 def _wait_until_opened(deployed: Deployed, execution: str) -> Incident:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +93,16 @@ def on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
 def deployed_by(
     stack: str, profile: str | None, region: str | None, endpoint_url: str | None
 ) -> Deployed:
-    """Return the stack that the options name; nothing is asked of AWS yet."""
-    from cli.connection import Deployed  # noqa: PLC0415 -- brings boto3: --help does without
+    """Return the stack that the options name; nothing is asked of AWS yet.
 
-    return Deployed(stack, profile, region, endpoint_url)
+    Raises ``BadInput`` for an address that is none.
+    """
+    from cli.connection import Deployed  # noqa: PLC0415 -- brings boto3: --help does without
+    from oncall.errors import BadInput  # noqa: PLC0415 -- as above
+
+    if endpoint_url and not re.fullmatch(r"https?://[^/\s]+/?", endpoint_url):
+        raise BadInput(
+            f"--endpoint-url: {endpoint_url!r} is no address. "
+            f"Give for example --endpoint-url http://127.0.0.1:4566."
+        )
+    return Deployed(stack, profile or None, region or None, endpoint_url or None)

@@ -33,6 +33,7 @@ def unreached(url: str) -> aws.EndpointConnectionError:
             2,
             "--profile: The config profile (nope) could not be found; there are",
         ),
+        (ModuleNotFoundError("No x", name="ministack.core"), 1, "This needs ministack.core, which"),
         (aws.NoRegionError(), 2, "--region: You must specify a region."),
         (aws.InvalidRegionError(region_name="eu west"), 2, "--region: Provided region_name"),
         (aws.NoCredentialsError(), 2, "Unable to locate credentials. Give for example --profile"),
@@ -96,6 +97,7 @@ def test_only_what_passes_by_itself_is_tried_again(
 
 def test_a_fault_of_the_program_is_none_of_a_persons() -> None:
     assert fault_of(KeyError("x")) is None
+    assert fault_of(ModuleNotFoundError("No x", name="cli.x")) is None
 
 
 def runbook(*words: str) -> Result:

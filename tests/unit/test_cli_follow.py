@@ -111,6 +111,41 @@ def test_an_incident_that_there_is_not_is_no_run_that_goes_on(
     assert ended.stderr == "runbook: There is no incident 'one'.\n"
 
 
+class StepFunctions:
+    def __init__(self, answer: str | Exception) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def describe_execution(self, *, executionArn: str) -> dict[str, str]:  # noqa: N803 -- boto3's
+        self.asked.append(executionArn)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"status": self.answer}
+
+
+@pytest.mark.usefixtures("pauses")
+@pytest.mark.parametrize(
+    ("answer", "said", "times"),
+    [
+        ("RUNNING", "", 3),
+        ("TIMED_OUT", "Its machine has ended (TIMED_OUT) without closing the incident", 1),
+        (client_error("AccessDeniedException"), "Whether its machine runs I cannot see: AWS", 1),
+    ],
+)
+def test_a_machine_that_is_gone_is_told_once(
+    answer: str | Exception, said: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = StepFunctions(answer)
+    monkeypatch.setattr(connection.Deployed, "client", lambda *_: states)
+
+    ended = watch(monkeypatch, Store(*[OPEN] * 65, CLOSED))
+
+    assert ended.exit_code == 0
+    assert states.asked == [OPEN.execution] * times
+    assert len(ended.stderr.splitlines()) == (1 if said else 0)
+    assert said in ended.stderr
+
+
 @pytest.mark.usefixtures("pauses")
 def test_each_question_is_told_once_with_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     second = replace(ASKING, ask={**ASKING.ask, "id": "abc-1-2"})

@@ -41,20 +41,20 @@ def pointed(deployed: connection.Deployed) -> tuple[str | None, ...]:
     [
         ("list --open", {}, ("runbooks", None, None, None)),
         (
-            "list --open --stack s --profile p --region r --endpoint-url u",
+            "list --open --stack s --profile p --region r --endpoint-url http://u",
             {},
-            ("s", "p", "r", "u"),
+            ("s", "p", "r", "http://u"),
         ),
         (
-            "--stack s --profile p --region r --endpoint-url u list --open",
+            "--stack s --profile p --region r --endpoint-url http://u list --open",
             {},
-            ("s", "p", "r", "u"),
+            ("s", "p", "r", "http://u"),
         ),
         ("--region before list --open --region after", {}, ("runbooks", None, "after", None)),
         (
             "list --open",
-            {"RUNBOOK_STACK": "s", "AWS_REGION": "r", "AWS_ENDPOINT_URL": "u"},
-            ("s", None, "r", "u"),
+            {"RUNBOOK_STACK": "s", "AWS_REGION": "r", "AWS_ENDPOINT_URL": "http://u"},
+            ("s", None, "r", "http://u"),
         ),
         ("list --open", {"AWS_DEFAULT_REGION": "r"}, ("runbooks", None, "r", None)),
         (
@@ -89,6 +89,14 @@ def test_the_output_may_be_set_for_good() -> None:
     ended = CliRunner(env={"RUNBOOK_OUTPUT": "json"}).invoke(main, ["list", "--open"])
 
     assert json.loads(ended.stdout) == []
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:4566", "http://", "http://a b"])
+def test_an_address_that_is_none_is_bad_input(address: str) -> None:
+    ended = CliRunner().invoke(main, ["list", "--endpoint-url", address])
+
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert f"--endpoint-url: {address!r} is no address." in ended.stderr
 
 
 def test_every_command_takes_the_output() -> None:
