@@ -33,7 +33,7 @@ def completed(words: str, incomplete: str = "", shell: str = "bash") -> list[str
             "COMP_CWORD": incomplete,
         }
     ended = CliRunner(env=environment).invoke(main, prog_name="runbook")
-    assert isinstance(ended.exception, SystemExit), ended.exception
+    assert ended.exit_code == 0, ended.exception
     assert ended.stderr == ""
     return [line.split(",", 1)[-1].split("\n")[0] for line in ended.stdout.splitlines() if line]
 
