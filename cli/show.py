@@ -20,11 +20,18 @@ if TYPE_CHECKING:
 _WIDE = 220
 """Columns of a table that goes into a file or a pipe: nothing is folded."""
 _LONGEST = 20_000
+_LABEL = 17
+_NEW_LINE = "⏎"
 
 
 def safe(text: object) -> str:
     """Return one line that a terminal cannot take for commands of its own."""
     return clean(text, _LONGEST)
+
+
+def safe_lines(text: object) -> list[str]:
+    """Return the lines of a text, each safe."""
+    return [safe(line) for line in str(text).splitlines() if line.strip()]
 
 
 def out() -> Console:
@@ -50,12 +57,12 @@ def lines(rows: Iterable[Sequence[object]]) -> None:
 
 
 def field(value: object) -> str:
-    """Return a value as a field of a line."""
+    """Return a value as a field of a line; its own lines are told apart by ``⏎``."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return safe(value)
+    return f" {_NEW_LINE} ".join(safe_lines(value))
 
 
 def paragraph(first: str, rest: Iterable[str] = ()) -> None:
@@ -141,9 +148,13 @@ def _block(item: Mapping[str, Any]) -> list[Text]:
 
 
 def _labelled(key: str, value: Any, indent: int = 0) -> Text:
+    """Show a value beside its label; each of its lines, which may be a command, on its own."""
     words = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-    label = f"{key.replace('_', ' '):<16} "
-    return _Whole.assemble(" " * indent, (label, "dim"), "yes" if words is True else safe(words))
+    shown = ["yes"] if words is True else safe_lines(words)
+    label = (f"{key.replace('_', ' '):<{_LABEL}}", "dim")
+    # Two spaces more: whoever prints the first line indents it.
+    below = "\n" + " " * (2 + indent + _LABEL)
+    return _Whole.assemble(" " * indent, label, below.join(shown))
 
 
 def _empty(value: Any) -> bool:

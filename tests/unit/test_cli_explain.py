@@ -171,4 +171,21 @@ def test_text_from_outside_cannot_drive_the_terminal(
 def test_lines_are_stable_without_a_terminal_too(capsys: pytest.CaptureFixture[str]) -> None:
     show.lines([("a", None, True, False, 3, "x\ty\nz", 0.5)])
 
-    assert capsys.readouterr().out == "a\t\tyes\tno\t3\tx y z\t0.5\n"
+    assert capsys.readouterr().out == "a\t\tyes\tno\t3\tx y ⏎ z\t0.5\n"
+
+
+def test_each_command_of_a_state_stands_on_a_line_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = {"state": "Look", "does": "Looks.", "by_hand": "First:\naws one\naws two --x"}
+
+    show.sections({"states": [state]}, {"states": "Each state"}, "table")
+
+    assert capsys.readouterr().out.splitlines() == [
+        "Each state",
+        "  Look",
+        "      does             Looks.",
+        "      by hand          First:",
+        "                       aws one",
+        "                       aws two --x",
+    ]

@@ -203,7 +203,7 @@ def test_lines_have_time_kind_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = watch(monkeypatch, Store(replace(CLOSED, entries=(two,))), "--output", "text")
 
     assert ended.stdout.splitlines() == [
-        f"{at(9)}\tpaged\tFirst. Second.",
+        f"{at(9)}\tpaged\tFirst. ⏎ Second.",
         f"{at(30)}\toutcome\tresolved",
     ]
 
