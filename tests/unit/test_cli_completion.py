@@ -1,8 +1,3 @@
-import os
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import pytest
 from click.testing import CliRunner
 
@@ -11,7 +6,6 @@ from cli.app import main
 from oncall.incident import Incident
 from tests.unit.closed import an_incident
 
-ROOT = Path(__file__).parents[2]
 WAITING = an_incident(
     id="waits", status="open", phase="waiting", ask={"id": "a", "state": "waiting"}
 )
@@ -146,21 +140,3 @@ def test_the_tweaks_of_clicks_scripts_are_in_force() -> None:
 
     assert "[[ $value == *= ]] && compopt -o nospace" in script("bash")
     assert 'compadd "${suffix[@]}" -U -V unsorted' in script("zsh")
-
-
-def test_bash_completes_with_it(tmp_path: Path) -> None:
-    (tmp_path / "runbook").symlink_to(ROOT / "runbook")
-    asks = """
-        source <(runbook completion bash)
-        compopt() { echo "$@"; }
-        COMP_WORDS=(runbook run queue-saturation qu); COMP_CWORD=3
-        _runbook_completion runbook qu queue-saturation
-        echo "${COMPREPLY[*]}"
-    """
-    environment: dict[str, Any] = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-
-    ended = subprocess.run(  # noqa: S603 -- our own command
-        ["/bin/bash", "-c", asks], capture_output=True, check=False, env=environment, text=True
-    )
-
-    assert ended.stdout.splitlines() == ["-o nospace", "queue="], ended.stderr
