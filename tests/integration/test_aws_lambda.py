@@ -474,3 +474,23 @@ def test_without_the_bridges_the_gaps_are_still_there(
         listed: Any = client.list_provisioned_concurrency_configs(FunctionName=names["Silent"])
         assert "ProvisionedConcurrencyConfigs" not in listed
     assert embedded_aws.account != aws.account
+
+
+def test_no_variable_leads_a_function_to_another_aws(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        """
+        Work:
+          Type: AWS::Serverless::Function
+          Properties: {Environment: {Variables: {AWS_ENDPOINT_URL: "", OTHER: "kept"}}}
+        """,
+        """
+        import os
+        import boto3
+
+        def handler(event, context):
+            address = boto3.client("sqs").meta.endpoint_url
+            return [address, os.environ["AWS_ENDPOINT_URL"], os.environ["OTHER"]]
+        """,
+    )
+    answer = aws.client("lambda").invoke(FunctionName=names["Work"])["Payload"].read()
+    assert json.loads(answer) == [aws.endpoint_url, aws.endpoint_url, "kept"]
