@@ -77,7 +77,7 @@ class Host:
         """Start the emulator. Raises ``BadInput`` on a machine that it does not run on."""
         with ExitStack() as stack:
             runtime = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            _link_runtime(runtime)
+            link_runtime(runtime)
             self._port, api = _free_ports()
             self._process = subprocess.Popen(  # noqa: S603 -- the lock file of SAM installed it
                 [
@@ -146,7 +146,7 @@ def emulator() -> Path:
     return path
 
 
-def _link_runtime(folder: Path) -> None:
+def link_runtime(folder: Path) -> None:
     """Link the runtime and what it brings into a folder, and nothing else."""
     for name in _RUNTIME:
         found = distribution(name)

@@ -494,3 +494,17 @@ def test_no_variable_leads_a_function_to_another_aws(aws: AwsAccount, stack: Dep
     )
     answer = aws.client("lambda").invoke(FunctionName=names["Work"])["Payload"].read()
     assert json.loads(answer) == [aws.endpoint_url, aws.endpoint_url, "kept"]
+
+
+def test_a_function_may_be_named_after_provisioned_concurrency(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    name = "set-provisioned-concurrency"
+    stack(
+        f"Work: {{Type: AWS::Serverless::Function, Properties: {{FunctionName: {name}}}}}",
+        "def handler(event, context): return 1",
+    )
+    client = aws.client("lambda")
+    assert client.get_function_configuration(FunctionName=name)["FunctionName"] == name
+    with provisioned_concurrency.BRIDGE.off(), pytest.raises(ClientError, match="not found"):
+        client.get_function_configuration(FunctionName=name)
