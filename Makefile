@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 export UV_PYTHON := $(PYTHON)
 
 .PHONY: help setup demo test lint unit contract scenarios integration pages peers bench build \
-	requirements local start-lambda clean
+	requirements local start-lambda sam-local clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -84,6 +84,9 @@ local: setup build ## run FUNCTION=inspect_queue as deployed, from this tree; EV
 
 start-lambda: setup build ## serve every function by `sam local start-lambda`; CREDENTIALS=mine
 	.venv/bin/python -m local.sam start-lambda $(SAM_LOCAL)
+
+sam-local: setup build ## test `sam local` itself in a container engine of its own (Linux, root)
+	tools/engine/run .venv/bin/pytest tests/integration/test_sam_local.py
 
 demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
 	./runbook play queue-saturation

@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-# SAM's own choice of an engine, so that what is asked here is what SAM will use.
-_ASK = (
-    "from samcli.local.docker.container_client_factory import ContainerClientFactory as Factory\n"
-    "engine = Factory.create_client()\n"
-    "print(engine.networks.get('bridge').attrs['IPAM']['Config'][0].get('Gateway', ''))\n"
-)
+# SAM's own choice of an engine, so that what is asked here is what SAM will use. One that does
+# not name its bridge's gateway has it at the subnet's first address.
+_ASK = """
+import ipaddress
+from samcli.local.docker.container_client_factory import ContainerClientFactory
+
+network = ContainerClientFactory.create_client().networks.get("bridge")
+for config in network.attrs["IPAM"]["Config"] or ():
+    print(config.get("Gateway") or ipaddress.ip_network(config["Subnet"])[1])
+    break
+"""
 _NAME = "host.docker.internal"
 """What containers of Docker Desktop, Finch and Podman call this host, its loopback included."""
 
