@@ -13,7 +13,7 @@ export SAM_CLI_TELEMETRY := 0
 export UV_PYTHON := $(PYTHON)
 
 .PHONY: help setup demo test lint unit contract scenarios integration pages peers bench build \
-	requirements local start-lambda sam-local clean
+	requirements local start-lambda sam-local test-state clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -87,6 +87,9 @@ start-lambda: setup build ## serve every function by `sam local start-lambda`; C
 
 sam-local: setup build ## test `sam local` itself in a container engine of its own (Linux, root)
 	tools/engine/run .venv/bin/pytest tests/integration/test_sam_local.py
+
+test-state: setup ## AWS's own evaluation of every machine, functions mocked (needs an account)
+	TEST_STATE=1 .venv/bin/pytest tests/contract/test_teststate.py
 
 demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
 	./runbook play queue-saturation
