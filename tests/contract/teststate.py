@@ -1,8 +1,8 @@
 """Requests to Step Functions' TestState: every way out of every Task and Map state of a machine.
 
 What functions answer is mocked; AWS evaluates the state's own expressions
-(https://docs.aws.amazon.com/step-functions/latest/apireference/API_TestState.html). What to expect is
-worked out with the port of JSONata's reference implementation, from values like a real run's.
+(https://docs.aws.amazon.com/step-functions/latest/apireference/API_TestState.html). What to expect
+is worked out with the port of JSONata's reference implementation, from values like a real run's.
 """
 
 from __future__ import annotations
