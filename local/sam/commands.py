@@ -62,7 +62,8 @@ def which_aws(credentials: str, region: str | None) -> Iterator[Aws]:
     """
     endpoint_url = os.environ.get("AWS_ENDPOINT_URL", "")
     if credentials == "mine":
-        session = boto3.Session(region_name=region)
+        # AWS_REGION is Lambda's and the AWS CLI's; boto3 asks for AWS_DEFAULT_REGION alone.
+        session = boto3.Session(region_name=region or os.environ.get("AWS_REGION"))
         found = session.get_credentials()
         if found is None or not session.region_name:
             raise BadInput(

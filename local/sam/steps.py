@@ -106,7 +106,7 @@ def failure(answer: str) -> str:
     Neither `sam local invoke` nor the runtime interface emulator tells a failure by its exit code
     or status: an exception is an answer with ``errorType``, and a timeout is no answer or a text.
     """
-    if not answer.strip():
+    if answer.strip() in {"", "null"}:
         return "The function gave no answer: it ran out of time, or its container was unreachable."
     try:
         parsed = json.loads(answer)
