@@ -65,6 +65,10 @@ def test_mocks_have_all_that_states_take_from_them(machine: str) -> None:
     assert taken or machine == "wind-down"
 
 
+def test_a_new_machine_needs_nothing_here() -> None:
+    assert list(teststate.cases("queue-concurrency", MACHINES["queue-saturation"]))
+
+
 def test_what_is_expected_is_what_the_machine_says() -> None:
     by_name = {(case.state, case.how): case for case in cases("queue-saturation")}
     made = by_name["Set mapping concurrency", "succeeds"]

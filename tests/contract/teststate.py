@@ -25,6 +25,7 @@ CALLBACK = ".waitForTaskToken"
 UNFORESEEN = "Unforeseen"
 """An error that no Retry and no Catch names, so that States.ALL catches it."""
 _ARN = re.compile(r"\$\{(\w+)FunctionArn\}")
+_FUNCTION = re.compile(r":function:(\w+)")
 _AT = "2026-01-31T03:02:12Z"
 _ALL = "States.ALL"
 
@@ -51,42 +52,16 @@ def event(verb: str) -> Any:
     return json.loads((ROOT / f"events/{verb}.json").read_text("utf-8"))
 
 
-def _plan(levers: list[str], verb: str) -> dict[str, Any]:
-    plan_hash = event(verb)["plan_hash"]
-    return {
-        "action": "raise",
-        "levers": levers,
-        "needs_yes": False,
-        "plan_hash": plan_hash,
-        "period_seconds": 60,
-    }
-
-
 _TALLY = event("verify_replay")["tallies"][0]
 _TAKEN = {"number": 1, "verdict": "next", "wait_seconds": 0, "looks": 0}
-_FACTS = {
-    "queue-saturation": "plan_queue_relief",
-    "lambda-throttles": "plan_throttle_relief",
-    "dlq-replay": "plan_replay",
-    "route53-failover": "plan_failover",
-    "route53-failback": "plan_failover",
-    "wind-down": "plan_queue_relief",
-}
-_PLANS = {
-    "PlanQueueRelief": _plan(["mapping-concurrency"], "set_mapping_concurrency"),
-    "PlanThrottleRelief": _plan(["reserved-concurrency"], "set_reserved_concurrency"),
-    "PlanReplay": _plan(["order"], "move_dead_letters"),
-    "PlanFailover": _plan(["order"], "take_failover_step"),
-}
-_LOOKS = {
-    "VerifyQueue": event("verify_queue")["look"],
-    "VerifyThrottles": event("verify_throttles")["look"],
-    "VerifyReplay": event("verify_replay")["look"],
-    "VerifyFailover": event("verify_failover")["look"],
+_PLANNED = {
+    "action": "raise",
+    "levers": ["mapping-concurrency"],
+    "needs_yes": False,
+    "plan_hash": event("set_mapping_concurrency")["plan_hash"],
+    "period_seconds": 60,
 }
 _ANSWERS: Mapping[str, Any] = {
-    **_PLANS,
-    **{name: {"look": look, "verdict": look["verdict"]} for name, look in _LOOKS.items()},
     "MoveDeadLetters": {"tally": _TALLY},
     "TakeFailoverStep": _TAKEN,
     "ReconcileReplay": {"archived": 37, "replayed": 37, "unknown": 0, "differences": 0},
@@ -99,26 +74,23 @@ _ANSWERS: Mapping[str, Any] = {
         "good": True,
     },
 }
-"""What functions answer; those that are not here answer what a change does."""
+"""What functions answer that do not open, inspect, plan, verify or change a setting."""
 _CHANGED = {"lever": "", "name": "orders-worker's maximum", "before": 2, "after": 4}
 
 
-def _variables(machine: str) -> dict[str, Any]:
+def _variables(machine: str, whole: str) -> dict[str, Any]:
     """Return what a machine's variables are like in the middle of a run."""
-    facts = event(_FACTS[machine])
-    planned = next(answer for verb, answer in _PLANS.items() if _snake(verb) == _FACTS[machine])
-    look = next(
-        look
-        for name, look in _LOOKS.items()
-        if event(_snake(name))["run"]["runbook"] == facts["run"]["runbook"]
-    )
-    run = facts["run"] | ({"runbook": machine} if machine != "wind-down" else {})
+    used = _FUNCTION.findall(whole)
+    # A machine that plans nothing, as wind-down, ends a run of one that does.
+    plan = next((name for name in used if name.startswith("Plan")), "PlanQueueRelief")
+    verify = next((name for name in used if name.startswith("Verify")), "VerifyQueue")
+    planned = event(_snake(plan))
     return {
-        "run": run,
-        "facts": facts["facts"],
-        "plan": planned,
-        "todo": planned["levers"],
-        "look": look,
+        "run": planned["run"] | ({"runbook": machine} if plan in used else {}),
+        "facts": planned["facts"],
+        "plan": _PLANNED,
+        "todo": _PLANNED["levers"],
+        "look": event(_snake(verify))["look"],
         "ending": {"error": "", "cause": ""},
         "tallies": [_TALLY],
         "taken": _TAKEN,
@@ -168,7 +140,7 @@ def cases(machine: str, definition: Mapping[str, Any]) -> Iterator[Case]:
 
 
 def _of_state(machine: str, name: str, state: Mapping[str, Any], whole: str) -> Iterator[Case]:
-    variables = _variables(machine)
+    variables = _variables(machine, whole)
     context = _context(machine, name, variables)
     request: dict[str, Any] = {
         "definition": whole,
@@ -190,7 +162,7 @@ def _of_state(machine: str, name: str, state: Mapping[str, Any], whole: str) -> 
         asked = {**request, "mock": mock, **more}
         return Case(machine, name, how, asked, status, part.get("Next"), assigned)
 
-    result = _result(machine, state)
+    result = _result(variables, state)
     # Whether STRICT takes the Payload of Lambda's model, a blob, for the object that the
     # integration hands on is not documented.
     mock = {"result": json.dumps(result), "fieldValidationMode": "NONE"}
@@ -230,19 +202,21 @@ def _where(state: Mapping[str, Any]) -> dict[str, Any]:
     return {"stateConfiguration": {"errorCausedByState": inside, "mapIterationFailureCount": 1}}
 
 
-def _result(machine: str, state: Mapping[str, Any]) -> Any:
+def _result(variables: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
     """Return what a state's integration hands on."""
     if state["Type"] == "Map":
         return [_TALLY]
     if state["Resource"].endswith(CALLBACK):
         return {"decision": "approve"}  # whatever the decision sends
     function = state["Arguments"]["FunctionName"].rpartition(":")[2]
-    if function == "OpenIncident":
-        answer: Any = {"run": _variables(machine)["run"]}
-    elif function.startswith("Inspect"):
-        answer = {"facts": _variables(machine)["facts"]}
-    else:
-        answer = _ANSWERS.get(function, _CHANGED)
+    verb = _snake(function).partition("_")[0]
+    answers = {
+        "open": {"run": variables["run"]},
+        "inspect": {"facts": variables["facts"]},
+        "plan": _PLANNED,
+        "verify": {"look": variables["look"], "verdict": variables["look"]["verdict"]},
+    }
+    answer = answers.get(verb) or _ANSWERS.get(function, _CHANGED)
     return {"ExecutedVersion": "$LATEST", "Payload": answer, "StatusCode": 200}
 
 
