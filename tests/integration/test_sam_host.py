@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     from tests.scenarios.world import World
 
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the runtime interface emulator runs on Linux alone"
+)
 SAM = ROOT / "tools/sam-cli/.venv/bin"
 TEMPLATE = steps.read(ROOT / "template.yaml")
 USED: set[str] = set()
