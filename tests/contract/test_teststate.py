@@ -20,9 +20,8 @@ from tests.contract import teststate
 from tools.checks import machines
 
 MACHINES = machines.load(Path(__file__).parents[2] / "statemachines")
-MODEL = (
-    botocore.session.get_session().get_service_model("stepfunctions").operation_model("TestState")
-)
+API = botocore.session.get_session().get_service_model("stepfunctions")
+SHAPE: Any = API.operation_model("TestState").input_shape
 DOCUMENTS = ("definition", "input", "variables", "context")
 asked = pytest.mark.skipif(
     os.environ.get("TEST_STATE") != "1",
@@ -37,7 +36,7 @@ def cases(machine: str) -> list[teststate.Case]:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_requests_are_as_the_api_wants_them(machine: str) -> None:
     for case in cases(machine):
-        report = ParamValidator().validate(case.request, MODEL.input_shape)
+        report = ParamValidator().validate(case.request, SHAPE)
         assert not report.has_errors(), f"{case.state} {case.how}: {report.generate_report()}"
         for name in DOCUMENTS:
             assert isinstance(json.loads(case.request[name]), dict)
@@ -88,7 +87,7 @@ def test_aws_goes_where_the_machine_says(machine: str) -> None:
     client = boto3.client("stepfunctions")
     wrong = []
     for case in cases(machine):
-        answer: Any = client.test_state(**case.request)  # type: ignore[arg-type]  # checked above
+        answer: Any = client.test_state(**case.request)
         variables = json.loads(answer.get("inspectionData", {}).get("variables", "{}"))
         found = {name: variables.get(name) for name in case.assigned}
         seen = (answer["status"], answer.get("nextState"), found)

@@ -54,10 +54,10 @@ def test_a_runbook_runs_to_its_end(aws: AwsAccount) -> None:
 
 def test_a_function_takes_its_event(aws: AwsAccount) -> None:
     opened = invoke("OpenIncidentFunction", "--event-file", "events/open_incident.json")
-    table = aws.session().resource("dynamodb").meta.client
-    [name] = [one for one in table.list_tables()["TableNames"] if one.startswith(STACK)]
-    key = {"pk": f"INCIDENT#{opened['run']['incident']}", "sk": "RECORD"}
-    assert table.get_item(TableName=name, Key=key)["Item"]["status"] == "open"
+    dynamodb = aws.client("dynamodb")
+    [table] = [one for one in dynamodb.list_tables()["TableNames"] if one.startswith(STACK)]
+    key = {"pk": {"S": f"INCIDENT#{opened['run']['incident']}"}, "sk": {"S": "RECORD"}}
+    assert dynamodb.get_item(TableName=table, Key=key)["Item"]["status"] == {"S": "open"}
 
 
 def test_a_run_that_fails_is_told_though_sam_exits_with_0(aws: AwsAccount) -> None:
