@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local.emulator import running_aws
 from local.sam import engine, steps
@@ -125,7 +126,7 @@ def invoke(
 ) -> None:
     """Invoke a function once, by its logical id or verb; MORE goes to `sam local invoke`."""
     step = steps.find(steps.read(ROOT / "template.yaml"), function)
-    path = Path(event or ROOT / "events" / f"{step.verb}.json")
+    path = Path(event or ROOT / "events" / f"{step.verb}.json").resolve()
     given = steps.read_event(path)
     with which_aws(credentials, region) as aws:
         if host:
@@ -216,5 +217,8 @@ def main(prog_name: str) -> None:
     try:
         commands(prog_name=prog_name)
     except BadInput as error:
-        click.echo(f"{error}", err=True)
+        click.echo(str(error), err=True)
         sys.exit(_WRONG)
+    except (BotoCoreError, ClientError) as error:
+        click.echo(f"The stack cannot be read: {error}", err=True)
+        sys.exit(_FAILED)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from local.sam import engine
-from local.sam.commands import SAM, _environment, commands, which_aws
+from local.sam.commands import SAM, _environment, commands, main, which_aws
 from oncall.errors import BadInput
 
 if TYPE_CHECKING:
@@ -75,6 +75,17 @@ def test_dummy_credentials_go_to_an_emulator_alone(
     assert isinstance(ran.exception, BadInput)
     with pytest.raises(BadInput, match=why):
         raise ran.exception
+
+
+def test_an_emulator_that_does_not_answer_is_told(
+    shell: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    shell.setattr("sys.argv", ["local.sam", "invoke", "inspect_queue", "--host"])
+    with pytest.raises(SystemExit) as ended:
+        main("local.sam")
+    assert ended.value.code == 1
+    assert "Could not connect to the endpoint URL" in capsys.readouterr().err
 
 
 def test_without_an_engine_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
