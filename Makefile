@@ -5,11 +5,15 @@ UV := .tools/bin/uv
 REQUIREMENTS := functions/requirements.txt
 SAM := tools/sam-cli/.venv/bin/sam
 
+SAM_LOCAL = $(and $(EVENT),--event "$(EVENT)") $(and $(HOST),--host) \
+	$(and $(CREDENTIALS),--credentials "$(CREDENTIALS)") $(and $(STACK),--stack "$(STACK)") \
+	$(and $(REGION),--region "$(REGION)")
+
 export SAM_CLI_TELEMETRY := 0
 export UV_PYTHON := $(PYTHON)
 
 .PHONY: help setup demo test lint unit contract scenarios integration pages peers bench build \
-	requirements clean
+	requirements local start-lambda sam-local test-state clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -74,6 +78,18 @@ bench: setup peers ## figures; never part of a test run
 clean: ## remove what was installed and built
 	rm -rf .venv .tools .aws-sam tools/sam-cli/.venv tools/asl/node_modules tools/peers/.venv \
 		tools/peers/node_modules build
+
+local: setup build ## run FUNCTION=inspect_queue as deployed, from this tree; EVENT, HOST=1, CREDENTIALS=mine
+	.venv/bin/python -m local.sam invoke "$(FUNCTION)" $(SAM_LOCAL)
+
+start-lambda: setup build ## serve every function by `sam local start-lambda`; CREDENTIALS=mine
+	.venv/bin/python -m local.sam start-lambda $(SAM_LOCAL)
+
+sam-local: setup build ## test `sam local` itself in a container engine of its own (Linux, root)
+	tools/engine/run .venv/bin/pytest tests/integration/test_sam_local.py
+
+test-state: setup ## AWS's own evaluation of every machine, functions mocked (needs an account)
+	TEST_STATE=1 .venv/bin/pytest tests/contract/test_teststate.py
 
 demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
 	./runbook play queue-saturation

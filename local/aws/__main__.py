@@ -2,7 +2,10 @@
 
 import argparse
 import signal
+import sys
 import threading
+from contextlib import ExitStack
+from pathlib import Path
 
 from local.aws.cloudwatch import CloudWatch, Settings
 from local.aws.launcher import EmbeddedAws
@@ -13,21 +16,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.aws", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 (the default) picks a free one")
     parser.add_argument("--account", default="123456789012", help="twelve digits")
-    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--region", default="eu-west-1")
     parser.add_argument(
         "--resolution",
         type=int,
-        default=60,
-        help="seconds between evaluations of alarms; 60 (the default) is AWS's",
+        help="seconds between evaluations of alarms; 60 (the default) is AWS's, 1 a playground's",
+    )
+    parser.add_argument(
+        "--playground",
+        action="store_true",
+        help="deploy the runbooks and their pilot, with a fake Slack and PagerDuty",
     )
     options = parser.parse_args()
+    resolution = options.resolution or (1 if options.playground else 60)
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    cloudwatch = CloudWatch(Settings(resolution_seconds=options.resolution))
-    with EmbeddedAws(
-        options.account, options.region, port=options.port, extensions=(cloudwatch,)
-    ) as aws:
+    cloudwatch = CloudWatch(Settings(resolution_seconds=resolution))
+    with ExitStack() as stack:
+        aws = stack.enter_context(
+            EmbeddedAws(
+                options.account, options.region, port=options.port, extensions=(cloudwatch,)
+            )
+        )
+        if options.playground:
+            sys.path.insert(1, str(Path(__file__).parents[2] / "functions"))
+            from local.playground import Playground  # noqa: PLC0415 -- imports what ships
+
+            stack.enter_context(Playground(aws=aws))
         print(f"# embedded AWS at {aws.endpoint_url}; Ctrl-C stops it")
         print(f"export AWS_ENDPOINT_URL={aws.endpoint_url}")
         print(f"export AWS_ACCESS_KEY_ID={aws.account} AWS_SECRET_ACCESS_KEY=test")

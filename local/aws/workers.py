@@ -46,8 +46,13 @@ class _Subprocess:
 
 
 def install() -> None:
-    """Make MiniStack start its workers through here."""
+    """Make MiniStack start its workers through here.
+
+    No variable of a function leads its clients away from this emulator, an empty one least of all:
+    for botocore it means AWS itself.
+    """
     lambda_runtime.subprocess = _Subprocess()
+    lambda_runtime._RESERVED_RUNTIME_ENV_VARS.add("AWS_ENDPOINT_URL")
 
 
 def stop_all() -> None:

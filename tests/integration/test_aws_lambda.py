@@ -474,3 +474,37 @@ def test_without_the_bridges_the_gaps_are_still_there(
         listed: Any = client.list_provisioned_concurrency_configs(FunctionName=names["Silent"])
         assert "ProvisionedConcurrencyConfigs" not in listed
     assert embedded_aws.account != aws.account
+
+
+def test_no_variable_leads_a_function_to_another_aws(aws: AwsAccount, stack: Deploy) -> None:
+    names = stack(
+        """
+        Work:
+          Type: AWS::Serverless::Function
+          Properties: {Environment: {Variables: {AWS_ENDPOINT_URL: "", OTHER: "kept"}}}
+        """,
+        """
+        import os
+        import boto3
+
+        def handler(event, context):
+            address = boto3.client("sqs").meta.endpoint_url
+            return [address, os.environ["AWS_ENDPOINT_URL"], os.environ["OTHER"]]
+        """,
+    )
+    answer = aws.client("lambda").invoke(FunctionName=names["Work"])["Payload"].read()
+    assert json.loads(answer) == [aws.endpoint_url, aws.endpoint_url, "kept"]
+
+
+def test_a_function_may_be_named_after_provisioned_concurrency(
+    aws: AwsAccount, stack: Deploy
+) -> None:
+    name = "set-provisioned-concurrency"
+    stack(
+        f"Work: {{Type: AWS::Serverless::Function, Properties: {{FunctionName: {name}}}}}",
+        "def handler(event, context): return 1",
+    )
+    client = aws.client("lambda")
+    assert client.get_function_configuration(FunctionName=name)["FunctionName"] == name
+    with provisioned_concurrency.BRIDGE.off(), pytest.raises(ClientError, match="not found"):
+        client.get_function_configuration(FunctionName=name)

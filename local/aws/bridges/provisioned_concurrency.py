@@ -1,5 +1,8 @@
 """Gap: provisioned concurrency is accepted whatever it is, ready at once, and cannot be listed.
 
+A function with the words in its own name can be invoked only: any other call is taken for one about
+provisioned concurrency.
+
 AWS: it belongs to an alias or a published version, one configuration a version; it cannot exceed
 the function's reservation, nor leave the account less than its floor; an alias with weights cannot
 have its configuration changed. Allocation takes minutes: the status is IN_PROGRESS, then READY, or
@@ -45,11 +48,24 @@ def reset() -> None:
 async def handle_request(
     method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
 ) -> Any:
-    """Answer ListProvisionedConcurrencyConfigs, which MiniStack takes for a Get."""
-    listed = _PATH.search(unquote(path))
+    """Answer ListProvisionedConcurrencyConfigs, which MiniStack takes for a Get.
+
+    And let it tell calls about provisioned concurrency by the path's end.
+    """
+    plain = unquote(path)
+    listed = _PATH.search(plain)
     if method == "GET" and listed and "List" in query:
         return _list(lambda_svc._resolve_request_scoped_name(listed[1]), query)
-    return await _handle(method, path, headers, body, query)
+    return await _handle(method, path if listed else _OfFunction(plain), headers, body, query)
+
+
+class _OfFunction(str):
+    """A path that is not about provisioned concurrency, whatever a function is called."""
+
+    __slots__ = ()
+
+    def __contains__(self, part: object) -> bool:
+        return part != "provisioned-concurrency" and str.__contains__(self, str(part))
 
 
 def _list(name: str, query: dict[str, Any]) -> Any:

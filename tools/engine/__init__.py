@@ -1,0 +1,1 @@
+"""A private container engine for `sam local`, where there is none."""
