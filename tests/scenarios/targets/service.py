@@ -20,7 +20,7 @@ from oncall import name_servers
 from tests.integration import two_regions
 from tests.scenarios.targets import parts
 from tests.scenarios.targets.base import Target
-from tests.scenarios.world import Metric, World
+from tests.scenarios.world import Metric, World, eventually
 
 OTHER = "us-east-1"
 _ADDRESSES = {"primary": "127.0.0.1", "standby": "127.0.0.2"}
@@ -29,8 +29,13 @@ _ROLE = "failover-stories"
 RESOURCES = (
     "arn:aws:route53:::hostedzone/*,"
     "arn:aws:route53-recovery-control::{account}:controlpanel/*,"
-    "arn:aws:s3:::failover-*"
+    "arn:aws:s3:::failover-*,"
+    "arn:aws:rds::{account}:global-cluster:*,"
+    "arn:aws:rds:*:{account}:cluster:*"
 )
+_ENGINE = {"Engine": "aurora-mysql", "EngineVersion": "8.0.mysql_aurora.3.08.0"}
+_AWAY = "failed-over"
+"""Key of the object that a health check watches."""
 
 type Json = dict[str, Any]
 
@@ -58,6 +63,8 @@ class Service(Target):
             "soak": 30,
             "approvers": [],
             "lag": None,
+            "aurora": None,
+            "ecs": None,
         },
     }
     ALARM: ClassVar[str] = "sick"
@@ -73,6 +80,12 @@ class Service(Target):
     mappings: dict[str, str] = field(default_factory=dict)
     health: dict[str, str] = field(default_factory=dict)
     servers: list[http.server.ThreadingHTTPServer] = field(default_factory=list)
+    clusters: dict[str, str] = field(default_factory=dict)
+    """ARN of Aurora's clusters by role."""
+    has_ecs: bool = False
+    bucket: str = ""
+    """Where the object is that a health check watches."""
+    over: threading.Event = field(default_factory=threading.Event)
 
     @classmethod
     def make(cls, world: World, name: str, given: Mapping[str, Any]) -> Self:
@@ -87,7 +100,7 @@ class Service(Target):
             made.change(role, wanted[role])
         made._make_consumers(opted_in=wanted["opted_in"])
         controls = made._controls() if "control" in wanted["levers"] else None
-        made._make_records(controls, signal="signal" in wanted["levers"])
+        made._make_records(controls, wanted["levers"])
         made._seed(wanted)
         made._write_file(wanted, controls, port)
         return made
@@ -119,12 +132,53 @@ class Service(Target):
             copy = {"TableName": self.name, "ReceivingRegion": REGION}
             lag = dict.fromkeys(range(now - 70, now + 90), 1000.0 * wanted["lag"])
             self._put("AWS/DynamoDB", "ReplicationLatency", copy, lag)
+        if wanted["aurora"] is not None:
+            self._make_database()
+            lag = dict.fromkeys(range(now - 70, now + 90), 1000.0 * wanted["aurora"])
+            copy = {"DBClusterIdentifier": self.name}
+            self._put("AWS/RDS", "AuroraGlobalDBReplicationLag", copy, lag, REGION)
+        self.has_ecs = wanted["ecs"] is not None
+        if self.has_ecs:
+            self._make_ecs_service()
 
     def _put(
-        self, namespace: str, name: str, dimensions: Json, points: Mapping[int, float]
+        self,
+        namespace: str,
+        name: str,
+        dimensions: Json,
+        points: Mapping[int, float],
+        region: str = OTHER,
     ) -> None:
         values = [(float(at), value) for at, value in points.items()]
-        put_metric_history(self.world.aws.account, OTHER, namespace, name, dimensions, values)
+        put_metric_history(self.world.aws.account, region, namespace, name, dimensions, values)
+
+    def _make_database(self) -> None:
+        """Make a global cluster that is written where traffic is."""
+        login = {"MasterUsername": "root", "MasterUserPassword": "local-dummy"}
+        reads = next(role for role in _ROLES if role != self.SERVES)
+        writes_in = self._places[self.SERVES]
+        self._client("rds", writes_in).create_global_cluster(
+            GlobalClusterIdentifier=self.name, **_ENGINE
+        )
+        for role, more in ((self.SERVES, login), (reads, {})):
+            made = self._client("rds", self._places[role]).create_db_cluster(
+                DBClusterIdentifier=self.name, GlobalClusterIdentifier=self.name, **_ENGINE, **more
+            )
+            self.clusters[role] = made["DBCluster"]["DBClusterArn"]
+
+    def _make_ecs_service(self) -> None:
+        self._client("ecs").create_service(
+            cluster=self.name,
+            serviceName="web",
+            taskDefinition="web:1",
+            desiredCount=1,
+            tags=[{"key": "runbook-automation", "value": "enabled"}],
+        )
+
+    @property
+    def ecs_service(self) -> str:
+        """The ARN of the standby's service."""
+        return f"arn:aws:ecs:{REGION}:{self.world.aws.account}:service/{self.name}/web"
 
     def _make_table(self) -> None:
         dynamodb = self._client("dynamodb", OTHER)
@@ -158,7 +212,7 @@ class Service(Target):
         iam = self.world.client("iam")
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_role(RoleName=_ROLE, AssumeRolePolicyDocument=two_regions.TRUST)
-        for role, region in self._regions.items():
+        for role, region in self._places.items():
             self.mappings[role] = two_regions.consumer(
                 self.world.aws, region, enabled=role == self.SERVES, name=self.name, role=_ROLE
             )
@@ -166,7 +220,7 @@ class Service(Target):
             self.untag("consumer")
 
     @property
-    def _regions(self) -> dict[str, str]:
+    def _places(self) -> dict[str, str]:
         return {role: REGION if role == self.HERE else OTHER for role in _ROLES}
 
     @property
@@ -176,7 +230,8 @@ class Service(Target):
 
     def _signal_check(self) -> str:
         """Make a health check that follows an alarm on a metric that only the runbook puts."""
-        self._client("cloudwatch").put_metric_alarm(
+        cloudwatch = self._client("cloudwatch", self._places["standby"])
+        cloudwatch.put_metric_alarm(
             AlarmName=f"{self.name}-away",
             Namespace="Failover",
             MetricName=self.name,
@@ -187,35 +242,72 @@ class Service(Target):
             ComparisonOperator="GreaterThanOrEqualToThreshold",
             TreatMissingData="ignore",
         )
-        self._client("cloudwatch").set_alarm_state(
+        cloudwatch.set_alarm_state(
             AlarmName=f"{self.name}-away", StateValue="OK", StateReason="the story begins"
         )
+        if self.SERVES == "standby":
+            cloudwatch.put_metric_data(
+                Namespace="Failover", MetricData=[{"MetricName": self.name, "Value": 1}]
+            )
         return two_regions.health_check(
             self.world.aws,
             Type="CLOUDWATCH_METRIC",
-            AlarmIdentifier={"Region": REGION, "Name": f"{self.name}-away"},
+            AlarmIdentifier={"Region": self._places["standby"], "Name": f"{self.name}-away"},
             InsufficientDataHealthStatus="LastKnownStatus",
         )
 
-    def _make_records(self, controls: Mapping[str, Any] | None, *, signal: bool) -> None:
+    def _object_check(self) -> str:
+        """Make an inverted health check on an object that only the runbook writes."""
+        self.bucket = f"failover-{self.name}"[:63].rstrip("-")
+        region = self._places["standby"]
+        s3 = self._client("s3", region)
+        # Without a constraint a bucket is in us-east-1, which is none.
+        there = {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=self.bucket, **({} if region == "us-east-1" else there))
+        if self.SERVES == "standby":
+            s3.put_object(Bucket=self.bucket, Key=_AWAY)
+        check = two_regions.health_check(
+            self.world.aws, Type="HTTPS", FullyQualifiedDomainName="object.example.com",
+            ResourcePath=f"/{self.bucket}/{_AWAY}", Inverted=True,
+        )  # fmt: skip
+        threading.Thread(target=self._follow, args=(s3, check), daemon=True).start()
+        return check
+
+    def _follow(self, s3: Any, check: str) -> None:
+        """See the object as Route 53's checkers would, which ask for it without signing."""
+        while not self.over.is_set():
+            self.world.aws.set_health(check, healthy=self._is_away(s3))
+            self.over.wait(0.1)
+
+    def _is_away(self, s3: Any) -> bool:
+        listed = s3.list_objects_v2(Bucket=self.bucket, Prefix=_AWAY)
+        return bool(listed["KeyCount"])
+
+    def _make_records(self, controls: Mapping[str, Any] | None, levers: list[str]) -> None:
         route53 = self._client("route53")
         made = route53.create_hosted_zone(
             Name=f"{self.name}.example.com", CallerReference=str(uuid.uuid4())
         )
         self.zone = made["HostedZone"]["Id"].rpartition("/")[2]
         self.arn = f"arn:aws:route53:::hostedzone/{self.zone}/{self.record}"
-        for role in _ROLES:
-            check = {}
-            if signal and role == "primary":
-                check["HealthCheckId"] = self._signal_check()
-                self.checks["signal"] = check["HealthCheckId"]
-            if controls is not None:
-                check["HealthCheckId"] = two_regions.health_check(
+        checks: dict[str, str] = {}
+        if controls is not None:
+            checks = {
+                role: two_regions.health_check(
                     self.world.aws, Type="RECOVERY_CONTROL", RoutingControlArn=controls[role]
                 )
-            # A routing control sends traffic away whatever the weights at home are.
-            gets = "primary" if controls is not None else self.SERVES
-            self._put_set(role, 100 if role == gets else 0, check)
+                for role in _ROLES
+            }
+        elif {"signal", "object"} & set(levers):
+            make = self._signal_check if "signal" in levers else self._object_check
+            checks["primary"] = self.checks["signal"] = make()
+        # What makes the primary's record unhealthy sends traffic away whatever the weights are.
+        gets = "primary" if checks else self.SERVES
+        for role in _ROLES:
+            more = {"HealthCheckId": checks[role]} if role in checks else {}
+            self._put_set(role, 100 if role == gets else 0, more)
+        # A health check that follows an alarm keeps what it was seen to be.
+        eventually(lambda: self._answers() == self.SERVES, f"clients are sent to {self.SERVES}")
 
     def _put_set(self, role: str, weight: int, more: Mapping[str, str]) -> None:
         one = {
@@ -236,18 +328,23 @@ class Service(Target):
         levers: Json = {}
         if controls is not None:
             levers["routing_control"] = dict(controls)
-        if "signal" in wanted["levers"]:
+        alarm = {
+            "name": f"{self.name}-away",
+            "namespace": "Failover",
+            "metric": self.name,
+            "away_value": 1,
+            "home_value": 0,
+        }
+        watched: Json = {
+            "signal": {"alarm": alarm},
+            "object": {"object": {"bucket": self.bucket, "key": _AWAY, "away_when": "present"}},
+        }
+        for kind in watched.keys() & set(wanted["levers"]):
             levers["health_check"] = {
                 "id": self.checks["signal"],
-                "signal_region": REGION,
+                "signal_region": self._places["standby"],
                 "seconds": 30,
-                "alarm": {
-                    "name": f"{self.name}-away",
-                    "namespace": "Failover",
-                    "metric": self.name,
-                    "away_value": 1,
-                    "home_value": 0,
-                },
+                **watched[kind],
             }
         if "records" in wanted["levers"]:
             levers["records"] = {"policy": "weighted", "primary": "primary", "standby": "standby"}
@@ -256,7 +353,7 @@ class Service(Target):
     def _write_file(
         self, wanted: Mapping[str, Any], controls: Mapping[str, Any] | None, port: int
     ) -> None:
-        regions = self._regions
+        regions = self._places
         if wanted["swapped"]:
             regions[self.HERE] = "us-west-2"
         self.file = {
@@ -277,43 +374,13 @@ class Service(Target):
         }
         if wanted["approvers"]:
             self.file["failback"]["approvers"] = wanted["approvers"]
-        if wanted["lag"] is not None:
-            table = {"table": self.name, "max_lag_seconds": 5, "max_loss_seconds": 30}
-            self.file["data"] = {"dynamodb": [table]}
+        self._write_data(wanted)
         if not wanted["swapped"]:
             self.file["consumers"] = {role: [arn] for role, arn in self.mappings.items()}
-        function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
-        if wanted["reserved"] is not None:
-            parts.reserve(self.world, self.name, 1)
-            self.file["capacity"] = {
-                "standby": [
-                    {
-                        "kind": "reserved-concurrency",
-                        "resource": function,
-                        "at_least": wanted["reserved"],
-                    }
-                ]
-            }
-        if wanted["capacity"]:
-            self.file["capacity"] = {
-                "standby": [
-                    {
-                        "kind": "provisioned-concurrency",
-                        "resource": f"{function}:live",
-                        "at_least": wanted["capacity"],
-                    }
-                ]
-            }
+        if capacity := self._capacity(wanted):
+            self.file["capacity"] = {"standby": capacity}
         if wanted["requests"]:
-            sides = {role: {"Service": f"{self.name}-{role}"} for role in _ROLES}
-            self.file["requests"] = {
-                "namespace": "Shop",
-                "count": "Requests",
-                "errors": "Errors",
-                **sides,
-            }
-            for metric, value in (("Requests", 10), ("Errors", 0)):
-                self.world.seed(Metric("Shop", sides["standby"], metric), value)
+            self._count_requests()
         if wanted["percents"]:
             self.file["shift"] = {
                 "percents": wanted["percents"],
@@ -323,22 +390,78 @@ class Service(Target):
         servers = self.world.worlds.name_servers(self.world.aws.account)
         service_files.ship(self.world.aws, STACK, self.file, servers)
 
+    def _write_data(self, wanted: Mapping[str, Any]) -> None:
+        bounds = {"max_lag_seconds": 5, "max_loss_seconds": 30}
+        data: Json = {}
+        if wanted["lag"] is not None:
+            data["dynamodb"] = [{"table": self.name, **bounds}]
+        if self.clusters:
+            data["aurora"] = [{"global_cluster": self.name, **self.clusters, **bounds}]
+        if data:
+            self.file["data"] = data
+
+    def _capacity(self, wanted: Mapping[str, Any]) -> list[Json]:
+        """Return what the standby needs, of which it has less."""
+        function = f"arn:aws:lambda:{REGION}:{self.world.aws.account}:function:{self.name}"
+        if wanted["reserved"] is not None:
+            parts.reserve(self.world, self.name, 1)
+        needed = (
+            ("reserved-concurrency", function, wanted["reserved"]),
+            ("provisioned-concurrency", f"{function}:live", wanted["capacity"]),
+            ("ecs-desired-count", self.ecs_service, wanted["ecs"]),
+        )
+        return [
+            {"kind": kind, "resource": arn, "at_least": count}
+            for kind, arn, count in needed
+            if count
+        ]
+
+    def _count_requests(self) -> None:
+        """Name metrics of both Regions' requests, and let the standby's say that it is well."""
+        sides = {role: {"Service": f"{self.name}-{role}"} for role in _ROLES}
+        self.file["requests"] = {
+            "namespace": "Shop",
+            "count": "Requests",
+            "errors": "Errors",
+            **sides,
+        }
+        for metric, value in (("Requests", 10), ("Errors", 0)):
+            self.world.seed(Metric("Shop", sides["standby"], metric), value)
+
     def placeholders(self) -> Mapping[str, str]:
         return {"name": self.record, "service": self.name, "mapping": self.mappings["primary"]}
 
     def settings(self) -> Json:
         found: Json = dict(self.health)
-        servers = self.world.worlds.name_servers(self.world.aws.account)
-        given = set().union(
-            *(one or () for one in name_servers.answers(servers, self.record, "A").values())
-        )
-        found["answers"] = ",".join(sorted(r for r, a in _ADDRESSES.items() if a in given))
-        for role, region in self._regions.items():
+        found["answers"] = self._answers()
+        for role, region in self._places.items():
             uuid_ = self.mappings[role].rsplit(":", 1)[-1]
             state = self._client("lambda", region).get_event_source_mapping(UUID=uuid_)["State"]
             found[f"{role}_consumer"] = state in {"Enabled", "Enabling"}
         found["reserved"] = parts.reservation(self.world, self.name)
+        found["writer"] = self._writer() if self.clusters else None
+        found["tasks"] = self._tasks() if self.has_ecs else None
         return found
+
+    def _answers(self) -> str:
+        """Return the roles whose addresses name servers give."""
+        servers = self.world.worlds.name_servers(self.world.aws.account)
+        given = set().union(
+            *(one or () for one in name_servers.answers(servers, self.record, "A").values())
+        )
+        return ",".join(sorted(r for r, a in _ADDRESSES.items() if a in given))
+
+    def _writer(self) -> str:
+        found = self._client("rds").describe_global_clusters(GlobalClusterIdentifier=self.name)
+        members = found["GlobalClusters"][0]["GlobalClusterMembers"]
+        writes = [one["DBClusterArn"] for one in members if one["IsWriter"]]
+        return ",".join(role for role, arn in self.clusters.items() if arn in writes)
+
+    def _tasks(self) -> int | None:
+        found = self._client("ecs").describe_services(
+            cluster=self.name, services=[self.ecs_service]
+        )["services"]
+        return found[0]["desiredCount"] if found else None
 
     def change(self, setting: str, value: Any) -> None:
         if setting == "weights":
@@ -366,7 +489,7 @@ class Service(Target):
 
     def untag(self, what: str) -> None:
         del what
-        for role, region in self._regions.items():
+        for role, region in self._places.items():
             self._client("lambda", region).untag_resource(
                 Resource=self.mappings[role], TagKeys=["runbook-automation"]
             )
@@ -375,14 +498,17 @@ class Service(Target):
         raise NotImplementedError(f"{what}, {role}: no story takes the opt-in off just then")
 
     def rest(self) -> None:
+        self.over.set()
         self.world.aws.set_dns_change_seconds(0)
         for server in self.servers:
             server.shutdown()
             server.server_close()
 
     def forget(self) -> None:
-        self._client("cloudwatch").delete_alarms(AlarmNames=[f"{self.name}-away"])
-        for role, region in self._regions.items():
+        self._client("cloudwatch", self._places["standby"]).delete_alarms(
+            AlarmNames=[f"{self.name}-away"]
+        )
+        for role, region in self._places.items():
             functions = self._client("lambda", region)
             functions.delete_event_source_mapping(UUID=self.mappings[role].rsplit(":", 1)[-1])
             functions.delete_function(FunctionName=self.name)
