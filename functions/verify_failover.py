@@ -52,7 +52,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         return {**incident.plan, "order": order}
 
     def told(before: Look, incident: Incident) -> Look:
-        effect = failover_looks.effect_of(incident.entries)
+        effect = failover_looks.effect_of(incident.entries, planned(incident)["order"])
         return replace(before, carry={**before.carry, "effect": effect})
 
     def relief(before: Look, incident: Incident) -> Look:

@@ -68,6 +68,8 @@ _CONFIG_REGION = "us-west-2"
 """Where routing controls are configured; their states are not (ARC Developer Guide, "AWS Region
 availability for routing control")."""
 _MOST_SETS = 100
+_SIGNAL_KEPT = ((15, 60), (455, 3600))
+"""For how many days CloudWatch keeps datapoints of so many seconds."""
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -600,19 +602,41 @@ def _is_there(aws: Services, signal: S3Signal) -> bool:
 
 
 def _rings(aws: Services, signal: AlarmSignal) -> bool:
-    """Return whether the alarm's metric was last set to its away value within the day."""
-    now = aws.clock()
-    answer = aws.client("cloudwatch").get_metric_statistics(
-        Namespace=signal.namespace,
-        MetricName=signal.metric,
-        StartTime=now - timedelta(days=1),
-        EndTime=now + timedelta(minutes=1),
-        Period=60,
-        Statistics=["Maximum", "Minimum"],
-    )
-    points = sorted(answer["Datapoints"], key=lambda one: one["Timestamp"])
+    """Return whether the alarm's metric was set to its away value last, however long ago.
+
+    The health check keeps its last state without data, so that an old datapoint still counts.
+    Those of a minute are kept for 15 days, those of an hour for 455 (CloudWatch API Reference,
+    ``GetMetricData``).
+    """
     extreme = "Maximum" if signal.away_value > signal.home_value else "Minimum"
-    return bool(points) and points[-1].get(extreme) == signal.away_value
+    for days, period in _SIGNAL_KEPT:
+        found = _latest(aws, signal, extreme, days, period)
+        if found is not None:
+            return found == signal.away_value
+    return False
+
+
+def _latest(
+    aws: Services, signal: AlarmSignal, statistic: str, days: int, period: int
+) -> float | None:
+    """Return the value that the metric was last set to; ``None`` if it was not."""
+    now = aws.clock()
+    metric = {"Namespace": signal.namespace, "MetricName": signal.metric}
+    pages = aws.client("cloudwatch").get_paginator("get_metric_data")
+    for page in pages.paginate(
+        MetricDataQueries=[
+            {
+                "Id": "signal",
+                "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic},
+            }
+        ],
+        StartTime=now - timedelta(days=days),
+        EndTime=now + timedelta(minutes=1),
+        ScanBy="TimestampDescending",
+    ):
+        for value in page["MetricDataResults"][0]["Values"]:
+            return value
+    return None
 
 
 def _holds(aws: Services, lever: HealthCheckLever) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from oncall.service import Role
 
 _FULL = 100
+_CHANGES_NOTHING = frozenset({"drain", "verify"})
 NO_ANSWER = "none"
 OTHER = "other"
 
@@ -103,10 +104,25 @@ def effect(order: Mapping[str, Any], done: Sequence[str]) -> str:
     return f"Done and left so: {'; '.join(told)}." if told else ""
 
 
-def effect_of(entries: Sequence[Entry]) -> str:
-    """Say what the steps that a timeline tells of have done, of all the run's plans."""
+def effect_of(entries: Sequence[Entry], order: Mapping[str, Any]) -> str:
+    """Say what a timeline's steps have done, and what of the latest plan is missing.
+
+    Commands of what is missing come last: they are the longest, and long texts are cut.
+    """
     steps = [entry.data["step"] for entry in entries if "step" in entry.data]
-    return effect({"steps": steps}, [step["id"] for step in steps])
+    done = effect({"steps": steps}, [step["id"] for step in steps])
+    missing = [
+        step
+        for step in order["steps"]
+        if step["verb"] not in _CHANGES_NOTHING and step not in steps
+    ]
+    if not done or not missing:
+        return done
+    names = "; ".join(step["sentence"] for step in missing)
+    commands = "; ".join(step["by_hand"] for step in missing)
+    return (
+        f"Not done: {names}. Started again, I go on from here. {done} By hand instead: {commands}"
+    )
 
 
 def shifts(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:

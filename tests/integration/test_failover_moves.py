@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from local.aws import AwsAccount, EmbeddedAws
-from local.aws.cloudwatch import CloudWatch, Settings
+from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history
 from local.aws.route53.data_plane import Route53DataPlane
 from oncall import failover, failover_facts, failover_moves, failover_plan, name_servers, probes
 from oncall.errors import WorldMoved
@@ -199,3 +199,11 @@ def test_the_metric_that_an_alarm_watches_is_put_in_the_standby(shop: TwoRegions
     metrics = shop.client("cloudwatch").list_metrics(Namespace="Failover")["Metrics"]
     assert [one["MetricName"] for one in metrics] == ["shop"]
     assert failover.points_to(read(shop, service)) == "standby"
+    # The check keeps its state without data: whoever goes back after the weekend finds it away.
+    for days, value in ((40, 1.0), (3, 0.0), (2, 1.0)):
+        then = int(time.time()) - days * 86_400
+        put_metric_history(shop.aws.account, "us-west-2", "Failover", "later", {}, [(then, value)])
+        later = replace(checked, signal=replace(signal, metric="later"))
+        looked_at = replace(service, health_check=later)
+        where = "standby" if value else "primary"
+        assert failover.points_to(read(shop, looked_at)) == where
