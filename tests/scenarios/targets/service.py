@@ -54,6 +54,7 @@ class Service(Target):
             "standby": "well",
             "opted_in": True,
             "unattended": False,
+            "game_day": False,
             "swapped": False,
             "capacity": 0,
             "percents": [],
@@ -370,6 +371,7 @@ class Service(Target):
             },
             "targets": {"rto_seconds": 600, "rpo_seconds": 30},
             "unattended": wanted["unattended"],
+            "game_day": wanted["game_day"],
             "failback": {"soak_seconds": wanted["soak"]},
         }
         if wanted["approvers"]:
