@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall import failover_looks, failover_watch, looking, service
-from oncall.failover import DIRECTIONS, FAILOVER
+from oncall.failover import DIRECTIONS, FAILBACK, FAILOVER, home_share
 from oncall.step import step
 from oncall.targets import service_name
 
@@ -48,6 +48,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
             "record": about.record,
             "loss_seconds": 0,
             "to": about.regions[goes_to],
+            "share": round(100 * home_share(about)) if direction == FAILBACK else 100,
         }
         return {**incident.plan, "order": order}
 

@@ -337,7 +337,7 @@ def _lever_cause(service: Service, facts: Facts) -> Cause:
             ),
         )
     here = points_to(facts)
-    if here == facts.goes_to:
+    if here == facts.goes_to and not on_the_way(service, facts):
         done = "failed over" if facts.direction == FAILOVER else "back"
         return "already", f"{service.name} is {done} already, in {service.regions[here]}."
     return NO_CAUSE
@@ -360,6 +360,37 @@ def points_to(facts: Facts) -> Role | None:
         if not lever.open.get("standby", True):
             return "primary"
     return "primary" if any(one.answered and one.open for one in facts.levers) else None
+
+
+def on_the_way(service: Service, facts: Facts) -> bool:
+    """Return whether a failback's weights have begun to let traffic home, and not all of it.
+
+    A run that ended in the middle of its ramp leaves them so; the next one goes on from there.
+    """
+    if facts.direction == FAILOVER or service.records is None:
+        return False
+    share = weighted_share(facts)
+    return share is not None and 0 < share < home_share(service)
+
+
+def home_share(service: Service) -> float:
+    """Return the share of traffic that the primary gets at home, by the file's weights."""
+    if service.records is None or not service.records.weighted:
+        return 1.0
+    weights = service.records.weights
+    return weights["primary"] / (weights["primary"] + weights["standby"])
+
+
+def weighted_share(facts: Facts) -> float | None:
+    """Return the share that weights give the Region that traffic goes to; ``None``: no weights."""
+    lever = facts.lever(RECORDS)
+    if lever is None or not lever.answered or set(lever.sets) != {"primary", "standby"}:
+        return None
+    weights = {role: one.get("Weight") for role, one in lever.sets.items()}
+    total = sum(weight for weight in weights.values() if weight is not None)
+    if None in weights.values() or not total:
+        return None
+    return float(weights[facts.goes_to]) / total
 
 
 def _failover_cause(service: Service, facts: Facts, rules: Mapping[str, float]) -> Cause:

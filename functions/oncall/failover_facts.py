@@ -37,6 +37,8 @@ from oncall.words import UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
+
     from oncall.service import (
         AlarmSignal,
         Capacity,
@@ -621,15 +623,17 @@ def _latest(
 ) -> float | None:
     """Return the value that the metric was last set to; ``None`` if it was not."""
     now = aws.clock()
-    metric = {"Namespace": signal.namespace, "MetricName": signal.metric}
+    asked: MetricDataQueryTypeDef = {
+        "Id": "signal",
+        "MetricStat": {
+            "Metric": {"Namespace": signal.namespace, "MetricName": signal.metric},
+            "Period": period,
+            "Stat": statistic,
+        },
+    }
     pages = aws.client("cloudwatch").get_paginator("get_metric_data")
     for page in pages.paginate(
-        MetricDataQueries=[
-            {
-                "Id": "signal",
-                "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic},
-            }
-        ],
+        MetricDataQueries=[asked],
         StartTime=now - timedelta(days=days),
         EndTime=now + timedelta(minutes=1),
         ScanBy="TimestampDescending",

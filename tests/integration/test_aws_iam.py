@@ -468,7 +468,7 @@ def test_a_service_of_ecs_is_granted_by_itself_and_its_tag(aws: AwsAccount, stac
         _CODE,
     )
     for name, value in (("tagged", "enabled"), ("untagged", "disabled")):
-        tags = [{"key": "runbook-automation", "value": value}]
+        tags: Any = [{"key": "runbook-automation", "value": value}]
         made = ecs.create_service(
             cluster="shop", serviceName=name, taskDefinition="web:1", desiredCount=0, tags=tags
         )

@@ -163,6 +163,10 @@ class Checks(LetterChecks):
         assert isinstance(self.target, Queue)
         assert self.world.depth(self.target.url) == wanted
 
+    def _then_calls(self, _: str, wanted: Mapping[str, int]) -> None:
+        found = {action: self.scene.answered(action) for action in wanted}
+        assert found == wanted, found
+
     def _then_nothing_changed(self, _: str, wanted: object) -> None:
         del wanted
         assert not self.scene.writes(), self.scene.writes()

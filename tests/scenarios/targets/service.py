@@ -8,7 +8,7 @@ import http.server
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -34,6 +34,7 @@ RESOURCES = (
     "arn:aws:rds:*:{account}:cluster:*"
 )
 _ENGINE = {"Engine": "aurora-mysql", "EngineVersion": "8.0.mysql_aurora.3.08.0"}
+_ASKED_OFTEN = 20
 _AWAY = "failed-over"
 """Key of the object that a health check watches."""
 
@@ -66,6 +67,7 @@ class Service(Target):
             "lag": None,
             "aurora": None,
             "ecs": None,
+            "home": None,
         },
     }
     ALARM: ClassVar[str] = "sick"
@@ -84,6 +86,8 @@ class Service(Target):
     clusters: dict[str, str] = field(default_factory=dict)
     """ARN of Aurora's clusters by role."""
     has_ecs: bool = False
+    home: dict[str, int] = field(default_factory=dict)
+    """Weights at home by role, where the standby has one as well."""
     bucket: str = ""
     """Where the object is that a health check watches."""
     over: threading.Event = field(default_factory=threading.Event)
@@ -95,6 +99,7 @@ class Service(Target):
         world.aws.set_dns_change_seconds(0)
         made = cls(world, name, "")
         made.health = {role: wanted[role] for role in _ROLES}
+        made.home = wanted["home"] or {}
         port = made._serve()
         made.checks = {role: two_regions.health_check(world.aws) for role in _ROLES}
         for role in _ROLES:
@@ -271,18 +276,24 @@ class Service(Target):
             self.world.aws, Type="HTTPS", FullyQualifiedDomainName="object.example.com",
             ResourcePath=f"/{self.bucket}/{_AWAY}", Inverted=True,
         )  # fmt: skip
-        threading.Thread(target=self._follow, args=(s3, check), daemon=True).start()
+
+        def look() -> None:
+            """See the object as Route 53's checkers would, which ask for it without signing."""
+            listed = s3.list_objects_v2(Bucket=self.bucket, Prefix=_AWAY)
+            self.world.aws.set_health(check, healthy=bool(listed["KeyCount"]))
+
+        self._every_moment(look)
         return check
 
-    def _follow(self, s3: Any, check: str) -> None:
-        """See the object as Route 53's checkers would, which ask for it without signing."""
-        while not self.over.is_set():
-            self.world.aws.set_health(check, healthy=self._is_away(s3))
-            self.over.wait(0.1)
+    def _every_moment(self, look: Callable[[], object]) -> None:
+        """Look again and again, as health checkers do."""
 
-    def _is_away(self, s3: Any) -> bool:
-        listed = s3.list_objects_v2(Bucket=self.bucket, Prefix=_AWAY)
-        return bool(listed["KeyCount"])
+        def follow() -> None:
+            while not self.over.is_set():
+                look()
+                self.over.wait(0.1)
+
+        threading.Thread(target=follow, daemon=True).start()
 
     def _make_records(self, controls: Mapping[str, Any] | None, levers: list[str]) -> None:
         route53 = self._client("route53")
@@ -303,11 +314,13 @@ class Service(Target):
             make = self._signal_check if "signal" in levers else self._object_check
             checks["primary"] = self.checks["signal"] = make()
         # What makes the primary's record unhealthy sends traffic away whatever the weights are.
+        if "signal" in levers:
+            # The check of an alarm's data is what it was when somebody last asked.
+            self._every_moment(self._answers)
         gets = "primary" if checks else self.SERVES
         for role in _ROLES:
             more = {"HealthCheckId": checks[role]} if role in checks else {}
             self._put_set(role, 100 if role == gets else 0, more)
-        # A health check that follows an alarm keeps what it was seen to be.
         eventually(lambda: self._answers() == self.SERVES, f"clients are sent to {self.SERVES}")
 
     def _put_set(self, role: str, weight: int, more: Mapping[str, str]) -> None:
@@ -349,6 +362,8 @@ class Service(Target):
             }
         if "records" in wanted["levers"]:
             levers["records"] = {"policy": "weighted", "primary": "primary", "standby": "standby"}
+            if self.home:
+                levers["records"]["weights"] = self.home
         return levers
 
     def _write_file(
@@ -448,9 +463,11 @@ class Service(Target):
     def _answers(self) -> str:
         """Return the roles whose addresses name servers give."""
         servers = self.world.worlds.name_servers(self.world.aws.account)
-        given = set().union(
-            *(one or () for one in name_servers.answers(servers, self.record, "A").values())
-        )
+        # Weights decide each answer, and of many there is one of every Region that has any.
+        given: set[str] = set()
+        for _ in range(_ASKED_OFTEN if self.home else 1):
+            answers = name_servers.answers(servers, self.record, "A")
+            given = given.union(*(one or () for one in answers.values()))
         return ",".join(sorted(r for r, a in _ADDRESSES.items() if a in given))
 
     def _writer(self) -> str:
