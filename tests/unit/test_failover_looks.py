@@ -148,6 +148,22 @@ def test_the_effect_is_kept_from_look_to_look() -> None:
     assert "What was not replicated is lost" in failover_looks.effect(lost, ["promote-shop"])
 
 
+def test_at_home_the_share_at_home_is_green_and_none_is_not() -> None:
+    home = {**RAMP, "order": {**RAMP["order"], "steps": [], "share": 67}}
+    mixed = dict(zip(SERVERS, ["primary", "standby", "primary", "standby"], strict=True))
+    seen = replace(MOVED, goes_to="primary", answers=mixed, traffic_share=0.65)
+    assert looks([seen] * 9, home)[-1].verdict == "relieved"
+    for other in (
+        replace(seen, traffic_share=0.4),
+        replace(seen, answers=dict.fromkeys(SERVERS, "standby")),
+    ):
+        assert not any(look.verdict == "relieved" for look in looks([other] * 9, home))
+        before = Look(carry={"recovered_at": NOW})
+        assert not failover_looks.assess_calm(before, other, home, RULES).calm
+    calm = failover_looks.assess_calm(Look(carry={"recovered_at": NOW}), seen, home, RULES)
+    assert calm.calm == 1
+
+
 def test_what_is_half_made_names_each_step_that_is_missing_with_its_command() -> None:
     order = RAMP["order"]
     shifts = failover_looks.shifts(order)
