@@ -37,6 +37,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         contracts.load(call.run.runbook).verification,
         direction=DIRECTIONS[call.run.runbook],
         sick_since=parse(changed).timestamp() if changed else None,
+        execution=incident.execution,
         not_the_deploy=options.get("not_the_deploy") == "yes",
     )
     return {"facts": asdict(facts)}

@@ -137,6 +137,8 @@ class Facts:
     """One for each of the file's, by name."""
     sick_since: float | None = None
     """When the outage began: of the alarm, or the first failed probe."""
+    other_run: str | None = ""
+    """ARN of a run in the other direction, in the other Region; ``None`` where that is unknown."""
     not_the_deploy: bool = False
     """Whether a person has said that the latest deployment is not the cause."""
 
@@ -274,12 +276,17 @@ def diagnose(service: Service, facts: Facts, rules: Mapping[str, float]) -> Diag
     """Name what forbids to fail over (or back), or that nothing does.
 
     Causes that a plan is made for: ``primary_sick``, ``game_day``; of a failback ``ready``. All
-    others are refusals: ``wrong_region already lever_differs no_lever both_sick standby_sick
-    standby_undecided primary_well undecided deploy``; of a failback ``wrong_region already
-    lever_differs no_lever primary_sick undecided serving_sick deploy data_behind soaking``.
+    others are refusals: ``wrong_region other_run already lever_differs no_lever both_sick
+    standby_sick standby_undecided primary_well undecided deploy``; of a failback ``wrong_region
+    other_run already lever_differs no_lever primary_sick undecided serving_sick deploy data_behind
+    soaking``.
     """
     lines = evidence(service, facts)
-    place = (_region_cause(service, facts), _lever_cause(service, facts))
+    place = (
+        _region_cause(service, facts),
+        _other_run_cause(service, facts),
+        _lever_cause(service, facts),
+    )
     if facts.direction == FAILBACK:
         ready = f"{service.name} can go back to {service.regions['primary']}."
         return diagnosed(lines, (*place, _failback_cause(service, facts, rules)), ("ready", ready))
@@ -309,6 +316,20 @@ def _region_cause(service: Service, facts: Facts) -> Cause:
             f"I run in {facts.runs_in}, {why}. Start the stack's runbook in {there}: `aws "
             f"stepfunctions start-execution --region {there} --state-machine-arn ARN --input "
             f'\'{{"name": "{service.record}"}}\'`.'
+        ),
+    )
+
+
+def _other_run_cause(service: Service, facts: Facts) -> Cause:
+    """Find whether the other Region's stack moves the same traffic the other way."""
+    if not facts.other_run:
+        return NO_CAUSE
+    what = "failback" if facts.direction == FAILOVER else "failover"
+    return (
+        "other_run",
+        (
+            f"A {what} of {service.name} runs in {service.regions[facts.leaves]} and would undo "
+            f"this: {facts.other_run}. Let it end or abort it, then start again."
         ),
     )
 
@@ -347,9 +368,11 @@ def points_to(facts: Facts) -> Role | None:
     """Return where the levers that answered send traffic; ``None`` if they do not tell.
 
     Routing controls and the health check make a record unhealthy, which outweighs weights: once
-    every record of a weight above 0 is unhealthy, Route 53 answers with those of weight 0
-    (Developer Guide, "Configuring active-active and active-passive failover"). So the first lever,
-    by preference, that closes one of the Regions decides.
+    every record of a weight above 0 is unhealthy, Route 53 answers with those of weight 0, and a
+    record without a health check is always healthy (Developer Guide, "How Amazon Route 53 chooses
+    records when health checking is configured":
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/health-checks-how-route-53-chooses-records.html).
+    So the first lever, by preference, that closes one of the Regions decides.
     """
     for kind in LEVERS:
         lever = facts.lever(kind)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oncall import metrics, probes
+from oncall import counterpart, metrics, probes
 from oncall.failover import (
     FAILBACK,
     FAILOVER,
@@ -140,14 +140,21 @@ def read_facts(
     direction: str,
     sick_since: float | None = None,
     not_the_deploy: bool = False,
+    execution: str = "",
 ) -> Facts:
-    """Read all that a diagnosis and a plan go by. ``rules`` is read for ``window_periods``."""
+    """Read all that a diagnosis and a plan go by. ``rules`` is read for ``window_periods``.
+
+    ``execution``: the run's own ARN, by which its counterpart in the other Region is found.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         reads = _Reads(pool)
         begun = {role: _begin_side(aws, reads, service, role, rules) for role in ROLES}
         levers = _begin_levers(aws, reads, service)
         leaves: Role = "primary" if direction == FAILOVER else "standby"
         since = _begin_soak(aws, reads, service) if direction == FAILBACK else None
+        there = aws.within(service.regions[leaves])
+        look = partial(counterpart.running, there, service, direction, execution)
+        counter = reads.start("", "stepfunctions", look) if execution else None
         stores = [_begin_store(aws, reads, service, store, leaves) for store in service.stores]
         counted = {
             role: _got(side.counted, None) if side.counted else None for role, side in begun.items()
@@ -158,6 +165,7 @@ def read_facts(
         seen = [_lever(kind, found) for kind, found in levers]
         data = [end() for end in stores]
         well_since = _got(since, None) if since else None
+        other_run = _got(counter, None) if counter else ""
         answered = {role: reads.answered(service.regions[role]) for role in ROLES}
     return Facts(
         now=aws.clock().timestamp(),
@@ -168,6 +176,7 @@ def read_facts(
         levers=tuple(seen),
         stores=tuple(data),
         sick_since=sick_since,
+        other_run=other_run,
         not_the_deploy=not_the_deploy,
     )
 
@@ -579,7 +588,13 @@ def _keeps_one(rule: Mapping[str, Any], lever: RoutingControl) -> bool:
 
 
 def health_check(aws: Services, lever: HealthCheckLever) -> LeverSeen:
-    """Read what the health check watches, in the standby Region; it asks no control plane."""
+    """Read what the health check watches, in the standby Region; it asks no control plane.
+
+    Route 53 goes by the alarm's metric data and not by its state, which SetAlarmState sets
+    (Developer Guide, "How Route 53 determines the status of health checks that monitor CloudWatch
+    alarms":
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/dns-failover-determining-health-of-endpoints.html).
+    """
     signal = lever.signal
     if isinstance(signal, S3Signal):
         is_away = _is_there(aws, signal) == (signal.away_when == "present")

@@ -120,7 +120,7 @@ def plan(
         stops.append("A game day loses no data, and Aurora could only be failed over with loss.")
     if goal != FAILOVER and promotion(service, facts) == "failover":
         stops.append("Aurora cannot be switched over as planned, and a failback loses no data.")
-    unread = _unread(service, facts)
+    unread = [*_unread(service, facts), *_unseen_run(service, facts)]
     if goal != FAILOVER:
         stops += unread
     if stops:
@@ -252,6 +252,13 @@ def _unread(service: Service, facts: Facts) -> list[str]:
                 f"{service.regions[role]} cannot be read: they {harm}."
             )
     return said
+
+
+def _unseen_run(service: Service, facts: Facts) -> list[str]:
+    if facts.other_run is not None:
+        return []
+    what = "failback" if facts.direction == FAILOVER else "failover"
+    return [f"Whether a {what} runs in {service.regions[facts.leaves]} cannot be seen."]
 
 
 def _switches(service: Service, facts: Facts, role: Role, *, enable: bool) -> list[Step]:

@@ -233,6 +233,13 @@ REFUSALS: list[tuple[str, Facts, str]] = [
         lever(OUTAGE, RECORDS, open={"primary": False, "standby": False}),
         "off for both Regions",
     ),
+    (
+        "other_run",
+        the(
+            other_run="arn:aws:states:us-east-1:123456789012:execution:runbooks-route53-failback:x"
+        ),
+        "A failback of shop runs in us-east-1 and would undo this: arn:aws:states:us-east-1",
+    ),
     ("no_lever", the(levers=()), "None of shop's levers answers"),
     ("both_sick", the(standby=SICK), "shop is sick in both Regions"),
     ("standby_sick", the(primary=WELL, standby=SICK), "standby in eu-west-1 is sick itself"),
@@ -627,6 +634,16 @@ def test_a_failover_takes_weighted_steps_where_the_file_says_so() -> None:
     assert waits == [120, 120, 0]
 
 
+def test_whether_the_other_region_runs_the_other_way_may_be_unknown_only_in_an_outage() -> None:
+    assert (
+        "Whether a failback runs in us-east-1 cannot be seen." in plan(the(other_run=None)).sentence
+    )
+    assert plan(the(other_run=None)).acts
+    calm = plan(the(CALM, other_run=None))
+    assert calm.action == "human"
+    assert "Whether a failover runs in eu-west-1 cannot be seen." in calm.sentence
+
+
 def test_what_cannot_be_reached_is_left_and_said() -> None:
     made = plan(LOST_PRIMARY)
     assert "fence" not in verbs(LOST_PRIMARY)
@@ -695,6 +712,7 @@ NOT_BACK: list[tuple[str, Facts, str]] = [
         lever(CALM, ROUTING_CONTROL, open={"primary": True, "standby": True}),
         "shop is back already, in us-east-1.",
     ),
+    ("other_run", the(CALM, other_run="arn:x"), "A failover of shop runs in eu-west-1"),
     ("primary_sick", the(CALM, primary=SICK), "shop is still sick in us-east-1"),
     ("undecided", the(CALM, primary=Side()), "Nothing from outside says"),
     ("serving_sick", the(CALM, standby=SICK), "A failback is for calm days"),

@@ -5,6 +5,7 @@ standby's before a failover, the primary's before a failback; us-east-1 is the o
 """
 
 import http.server
+import json
 import threading
 import time
 import uuid
@@ -483,12 +484,34 @@ class Service(Target):
         return found[0]["desiredCount"] if found else None
 
     def change(self, setting: str, value: Any) -> None:
+        if setting == "other_run":
+            self._run_elsewhere(value)
+            return
         if setting == "weights":
             for role in _ROLES:
                 self._put_set(role, value[role], {})
             return
         self.health[setting] = value
         self.world.aws.set_health(self.checks[setting], healthy=value == "well")
+
+    def _run_elsewhere(self, runbook: str | None) -> None:
+        """Let the other Region's stack run a runbook on the service, or end what it runs."""
+        states = self._client("stepfunctions", OTHER)
+        if runbook is None:
+            for machine in states.list_state_machines()["stateMachines"]:
+                arn = machine["stateMachineArn"]
+                for one in states.list_executions(stateMachineArn=arn)["executions"]:
+                    states.stop_execution(executionArn=one["executionArn"])
+                states.delete_state_machine(stateMachineArn=arn)
+            return
+        waits = {"Type": "Wait", "Seconds": 36_000, "End": True}
+        made = states.create_state_machine(
+            name=f"{STACK}-{runbook}",
+            definition=json.dumps({"StartAt": "Wait", "States": {"Wait": waits}}),
+            roleArn=f"arn:aws:iam::{self.world.aws.account}:role/{_ROLE}",
+        )
+        for about in ({"name": "another"}, {"name": self.name, "mode": "ask"}):
+            states.start_execution(stateMachineArn=made["stateMachineArn"], input=json.dumps(about))
 
     def metrics(self) -> Mapping[str, Metric]:
         return {"failing": Metric("Shop", {"Service": self.name}, "Failing")}
