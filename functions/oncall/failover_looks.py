@@ -119,9 +119,9 @@ def effect_of(entries: Sequence[Entry], order: Mapping[str, Any]) -> str:
     if not done or not missing:
         return done
     names = "; ".join(step["sentence"] for step in missing)
-    commands = "; ".join(step["by_hand"] for step in missing)
+    commands = "; ".join(f"`{step['by_hand']}`" for step in missing)
     return (
-        f"Not done: {names}. Started again, I go on from here. {done} By hand instead: {commands}"
+        f"Not done: {names}. Started again, I go on from here. {done} By hand instead: {commands}."
     )
 
 
