@@ -25,15 +25,19 @@ if TYPE_CHECKING:
 
 def work(call: Call, aws: Services) -> Mapping[str, Any]:
     """Read everything that diagnosis and plan go by."""
-    trigger = aws.store.load(call.run.incident).trigger
+    incident = aws.store.load(call.run.incident)
+    trigger = incident.trigger
     options = trigger.get("options", {})
-    changed = trigger.get("alarm", {}).get("changed_at", "")
+    # A game day has no outage; its clock runs from when somebody has called it.
+    called = incident.started_at if trigger.get("game_day") else ""
+    changed = trigger.get("alarm", {}).get("changed_at", "") or called
     facts = failover_facts.read_facts(
         aws,
         service.load(service_name(call.run.target)),
         contracts.load(call.run.runbook).verification,
         direction=DIRECTIONS[call.run.runbook],
         sick_since=parse(changed).timestamp() if changed else None,
+        execution=incident.execution,
         not_the_deploy=options.get("not_the_deploy") == "yes",
     )
     return {"facts": asdict(facts)}

@@ -73,9 +73,11 @@ def _new_incident(
         target=target.arn,
         target_name=target.name,
         mode=request.mode,
-        trigger={**request.trigger, "options": dict(request.options)}
-        if request.options
-        else request.trigger,
+        trigger={
+            **request.trigger,
+            **({"options": dict(request.options)} if request.options else {}),
+            **({"game_day": True} if target.game_day else {}),
+        },
         execution=event["execution"],
         fence=0,
         happened=f"{_cause(request)}.",

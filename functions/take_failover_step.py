@@ -72,7 +72,8 @@ def _tell(call: Call, aws: Services, key: str, one: Mapping[str, Any], change_id
         },
     )
     incident = aws.store.load(call.run.incident)
-    said = failover_looks.effect_of((*incident.entries, changed))
+    entries = (*incident.entries, changed)
+    said = failover_looks.effect_of(entries, incident.plan["order"])
     aws.store.note(call.run, changed, progress={**incident.progress, "effect": said})
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from oncall import contract as contracts
 from oncall import failover_looks, failover_watch, looking, service
-from oncall.failover import DIRECTIONS, FAILOVER
+from oncall.failover import DIRECTIONS, FAILBACK, FAILOVER, home_share
 from oncall.step import step
 from oncall.targets import service_name
 
@@ -48,11 +48,12 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
             "record": about.record,
             "loss_seconds": 0,
             "to": about.regions[goes_to],
+            "share": round(100 * home_share(about)) if direction == FAILBACK else 100,
         }
         return {**incident.plan, "order": order}
 
     def told(before: Look, incident: Incident) -> Look:
-        effect = failover_looks.effect_of(incident.entries)
+        effect = failover_looks.effect_of(incident.entries, planned(incident)["order"])
         return replace(before, carry={**before.carry, "effect": effect})
 
     def relief(before: Look, incident: Incident) -> Look:

@@ -137,6 +137,8 @@ class Facts:
     """One for each of the file's, by name."""
     sick_since: float | None = None
     """When the outage began: of the alarm, or the first failed probe."""
+    other_run: str | None = ""
+    """ARN of a run in the other direction, in the other Region; ``None`` where that is unknown."""
     not_the_deploy: bool = False
     """Whether a person has said that the latest deployment is not the cause."""
 
@@ -274,12 +276,17 @@ def diagnose(service: Service, facts: Facts, rules: Mapping[str, float]) -> Diag
     """Name what forbids to fail over (or back), or that nothing does.
 
     Causes that a plan is made for: ``primary_sick``, ``game_day``; of a failback ``ready``. All
-    others are refusals: ``wrong_region already lever_differs no_lever both_sick standby_sick
-    standby_undecided primary_well undecided deploy``; of a failback ``wrong_region already
-    lever_differs no_lever primary_sick undecided serving_sick deploy data_behind soaking``.
+    others are refusals: ``wrong_region other_run already lever_differs no_lever both_sick
+    standby_sick standby_undecided primary_well undecided deploy``; of a failback ``wrong_region
+    other_run already lever_differs no_lever primary_sick undecided serving_sick deploy data_behind
+    soaking``.
     """
     lines = evidence(service, facts)
-    place = (_region_cause(service, facts), _lever_cause(service, facts))
+    place = (
+        _region_cause(service, facts),
+        _other_run_cause(service, facts),
+        _lever_cause(service, facts),
+    )
     if facts.direction == FAILBACK:
         ready = f"{service.name} can go back to {service.regions['primary']}."
         return diagnosed(lines, (*place, _failback_cause(service, facts, rules)), ("ready", ready))
@@ -313,6 +320,20 @@ def _region_cause(service: Service, facts: Facts) -> Cause:
     )
 
 
+def _other_run_cause(service: Service, facts: Facts) -> Cause:
+    """Find whether the other Region's stack moves the same traffic the other way."""
+    if not facts.other_run:
+        return NO_CAUSE
+    what = "failback" if facts.direction == FAILOVER else "failover"
+    return (
+        "other_run",
+        (
+            f"A {what} of {service.name} runs in {service.regions[facts.leaves]} and would undo "
+            f"this: {facts.other_run}. Let it end or abort it, then start again."
+        ),
+    )
+
+
 def _lever_cause(service: Service, facts: Facts) -> Cause:
     """Find whether the levers are as the file says, and where they point to."""
     seen = [one for one in facts.levers if one.answered]
@@ -337,7 +358,7 @@ def _lever_cause(service: Service, facts: Facts) -> Cause:
             ),
         )
     here = points_to(facts)
-    if here == facts.goes_to:
+    if here == facts.goes_to and not on_the_way(service, facts):
         done = "failed over" if facts.direction == FAILOVER else "back"
         return "already", f"{service.name} is {done} already, in {service.regions[here]}."
     return NO_CAUSE
@@ -347,9 +368,11 @@ def points_to(facts: Facts) -> Role | None:
     """Return where the levers that answered send traffic; ``None`` if they do not tell.
 
     Routing controls and the health check make a record unhealthy, which outweighs weights: once
-    every record of a weight above 0 is unhealthy, Route 53 answers with those of weight 0
-    (Developer Guide, "Configuring active-active and active-passive failover"). So the first lever,
-    by preference, that closes one of the Regions decides.
+    every record of a weight above 0 is unhealthy, Route 53 answers with those of weight 0, and a
+    record without a health check is always healthy (Developer Guide, "How Amazon Route 53 chooses
+    records when health checking is configured":
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/health-checks-how-route-53-chooses-records.html).
+    So the first lever, by preference, that closes one of the Regions decides.
     """
     for kind in LEVERS:
         lever = facts.lever(kind)
@@ -360,6 +383,37 @@ def points_to(facts: Facts) -> Role | None:
         if not lever.open.get("standby", True):
             return "primary"
     return "primary" if any(one.answered and one.open for one in facts.levers) else None
+
+
+def on_the_way(service: Service, facts: Facts) -> bool:
+    """Return whether a failback's weights have begun to let traffic home, and not all of it.
+
+    A run that ended in the middle of its ramp leaves them so; the next one goes on from there.
+    """
+    if facts.direction == FAILOVER or service.records is None:
+        return False
+    share = weighted_share(facts)
+    return share is not None and 0 < share < home_share(service)
+
+
+def home_share(service: Service) -> float:
+    """Return the share of traffic that the primary gets at home, by the file's weights."""
+    if service.records is None or not service.records.weighted:
+        return 1.0
+    weights = service.records.weights
+    return weights["primary"] / (weights["primary"] + weights["standby"])
+
+
+def weighted_share(facts: Facts) -> float | None:
+    """Return the share that weights give the Region that traffic goes to; ``None``: no weights."""
+    lever = facts.lever(RECORDS)
+    if lever is None or not lever.answered or set(lever.sets) != {"primary", "standby"}:
+        return None
+    weights = {role: one.get("Weight") for role, one in lever.sets.items()}
+    total = sum(weight for weight in weights.values() if weight is not None)
+    if None in weights.values() or not total:
+        return None
+    return float(weights[facts.goes_to]) / total
 
 
 def _failover_cause(service: Service, facts: Facts, rules: Mapping[str, float]) -> Cause:

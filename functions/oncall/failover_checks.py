@@ -18,6 +18,7 @@ from oncall.failover import (
     WELL,
     health,
     lags,
+    on_the_way,
 )
 from oncall.service import AlarmSignal
 from oncall.words import UNKNOWN, duration
@@ -291,9 +292,17 @@ def _levers_home(service: Service, facts: Facts) -> Check:
 
 
 def away(service: Service, facts: Facts) -> tuple[str, ...]:
-    """Return the levers that keep traffic out of the primary Region."""
+    """Return the levers that keep traffic, or some of it, out of the primary Region."""
     seen = [facts.lever(kind) for kind in LEVERS if getattr(service, kind) is not None]
-    return tuple(one.kind for one in seen if one and not one.open.get("primary", True))
+    return tuple(
+        one.kind
+        for one in seen
+        if one
+        and (
+            not one.open.get("primary", True)
+            or (one.kind == RECORDS and on_the_way(service, facts))
+        )
+    )
 
 
 def _safety_checks(facts: Facts, chosen: Choice) -> list[Check]:

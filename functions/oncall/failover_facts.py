@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oncall import metrics, probes
+from oncall import counterpart, metrics, probes
 from oncall.failover import (
     FAILBACK,
     FAILOVER,
@@ -36,6 +36,8 @@ from oncall.words import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from mypy_boto3_cloudwatch.type_defs import MetricDataQueryTypeDef
 
     from oncall.service import (
         AlarmSignal,
@@ -68,6 +70,8 @@ _CONFIG_REGION = "us-west-2"
 """Where routing controls are configured; their states are not (ARC Developer Guide, "AWS Region
 availability for routing control")."""
 _MOST_SETS = 100
+_SIGNAL_KEPT = ((15, 60), (455, 3600))
+"""For how many days CloudWatch keeps datapoints of so many seconds."""
 _GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -136,14 +140,21 @@ def read_facts(
     direction: str,
     sick_since: float | None = None,
     not_the_deploy: bool = False,
+    execution: str = "",
 ) -> Facts:
-    """Read all that a diagnosis and a plan go by. ``rules`` is read for ``window_periods``."""
+    """Read all that a diagnosis and a plan go by. ``rules`` is read for ``window_periods``.
+
+    ``execution``: the run's own ARN, by which its counterpart in the other Region is found.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         reads = _Reads(pool)
         begun = {role: _begin_side(aws, reads, service, role, rules) for role in ROLES}
         levers = _begin_levers(aws, reads, service)
         leaves: Role = "primary" if direction == FAILOVER else "standby"
         since = _begin_soak(aws, reads, service) if direction == FAILBACK else None
+        there = aws.within(service.regions[leaves])
+        look = partial(counterpart.running, there, service, direction, execution)
+        counter = reads.start("", "stepfunctions", look) if execution else None
         stores = [_begin_store(aws, reads, service, store, leaves) for store in service.stores]
         counted = {
             role: _got(side.counted, None) if side.counted else None for role, side in begun.items()
@@ -154,6 +165,7 @@ def read_facts(
         seen = [_lever(kind, found) for kind, found in levers]
         data = [end() for end in stores]
         well_since = _got(since, None) if since else None
+        other_run = _got(counter, None) if counter else ""
         answered = {role: reads.answered(service.regions[role]) for role in ROLES}
     return Facts(
         now=aws.clock().timestamp(),
@@ -164,6 +176,7 @@ def read_facts(
         levers=tuple(seen),
         stores=tuple(data),
         sick_since=sick_since,
+        other_run=other_run,
         not_the_deploy=not_the_deploy,
     )
 
@@ -575,7 +588,13 @@ def _keeps_one(rule: Mapping[str, Any], lever: RoutingControl) -> bool:
 
 
 def health_check(aws: Services, lever: HealthCheckLever) -> LeverSeen:
-    """Read what the health check watches, in the standby Region; it asks no control plane."""
+    """Read what the health check watches, in the standby Region; it asks no control plane.
+
+    Route 53 goes by the alarm's metric data and not by its state, which SetAlarmState sets
+    (Developer Guide, "How Route 53 determines the status of health checks that monitor CloudWatch
+    alarms":
+    https://docs.aws.amazon.com/Route53/latest/DeveloperGuide/dns-failover-determining-health-of-endpoints.html).
+    """
     signal = lever.signal
     if isinstance(signal, S3Signal):
         is_away = _is_there(aws, signal) == (signal.away_when == "present")
@@ -600,19 +619,43 @@ def _is_there(aws: Services, signal: S3Signal) -> bool:
 
 
 def _rings(aws: Services, signal: AlarmSignal) -> bool:
-    """Return whether the alarm's metric was last set to its away value within the day."""
-    now = aws.clock()
-    answer = aws.client("cloudwatch").get_metric_statistics(
-        Namespace=signal.namespace,
-        MetricName=signal.metric,
-        StartTime=now - timedelta(days=1),
-        EndTime=now + timedelta(minutes=1),
-        Period=60,
-        Statistics=["Maximum", "Minimum"],
-    )
-    points = sorted(answer["Datapoints"], key=lambda one: one["Timestamp"])
+    """Return whether the alarm's metric was set to its away value last, however long ago.
+
+    The health check keeps its last state without data, so that an old datapoint still counts.
+    Those of a minute are kept for 15 days, those of an hour for 455 (CloudWatch API Reference,
+    ``GetMetricData``).
+    """
     extreme = "Maximum" if signal.away_value > signal.home_value else "Minimum"
-    return bool(points) and points[-1].get(extreme) == signal.away_value
+    for days, period in _SIGNAL_KEPT:
+        found = _latest(aws, signal, extreme, days, period)
+        if found is not None:
+            return found == signal.away_value
+    return False
+
+
+def _latest(
+    aws: Services, signal: AlarmSignal, statistic: str, days: int, period: int
+) -> float | None:
+    """Return the value that the metric was last set to; ``None`` if it was not."""
+    now = aws.clock()
+    asked: MetricDataQueryTypeDef = {
+        "Id": "signal",
+        "MetricStat": {
+            "Metric": {"Namespace": signal.namespace, "MetricName": signal.metric},
+            "Period": period,
+            "Stat": statistic,
+        },
+    }
+    pages = aws.client("cloudwatch").get_paginator("get_metric_data")
+    for page in pages.paginate(
+        MetricDataQueries=[asked],
+        StartTime=now - timedelta(days=days),
+        EndTime=now + timedelta(minutes=1),
+        ScanBy="TimestampDescending",
+    ):
+        for value in page["MetricDataResults"][0]["Values"]:
+            return value
+    return None
 
 
 def _holds(aws: Services, lever: HealthCheckLever) -> bool:

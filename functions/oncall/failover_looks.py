@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from oncall.incident import Entry
     from oncall.service import Role
 
-_FULL = 100
+_FULL, _HALF = 100, 50
+_CHANGES_NOTHING = frozenset({"drain", "verify"})
 NO_ANSWER = "none"
 OTHER = "other"
 
@@ -103,15 +104,39 @@ def effect(order: Mapping[str, Any], done: Sequence[str]) -> str:
     return f"Done and left so: {'; '.join(told)}." if told else ""
 
 
-def effect_of(entries: Sequence[Entry]) -> str:
-    """Say what the steps that a timeline tells of have done, of all the run's plans."""
+def effect_of(entries: Sequence[Entry], order: Mapping[str, Any]) -> str:
+    """Say what a timeline's steps have done, and what of the latest plan is missing.
+
+    Commands of what is missing come last: they are the longest, and long texts are cut.
+    """
     steps = [entry.data["step"] for entry in entries if "step" in entry.data]
-    return effect({"steps": steps}, [step["id"] for step in steps])
+    done = effect({"steps": steps}, [step["id"] for step in steps])
+    missing = [
+        step
+        for step in order["steps"]
+        if step["verb"] not in _CHANGES_NOTHING and step not in steps
+    ]
+    if not done or not missing:
+        return done
+    names = "; ".join(step["sentence"] for step in missing)
+    commands = "; ".join(f"`{step['by_hand']}`" for step in missing)
+    return (
+        f"Not done: {names}. Started again, I go on from here. {done} By hand instead: {commands}."
+    )
 
 
 def shifts(order: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the order's steps that move traffic, in order."""
     return [step for step in order["steps"] if step["verb"] == "shift"]
+
+
+def last_share(order: Mapping[str, Any]) -> int:
+    """Return how much of traffic, in percent, the Region gets that it goes to, all being done.
+
+    ``share`` in an order says so where it has no steps; 100 where neither does.
+    """
+    moves = shifts(order)
+    return int(moves[-1]["detail"]["percent"] if moves else order.get("share", _FULL))
 
 
 def assess(
@@ -130,10 +155,11 @@ def assess(
     carry["looks"] += 1
     steps = shifts(planned["order"])
     step = steps[min(carry["shift"], len(steps) - 1)] if steps else None
-    share = step["detail"]["percent"] if step else _FULL
+    share = step["detail"]["percent"] if step else last_share(planned["order"])
+    is_last = carry["shift"] >= len(steps) - 1
     done = share / _FULL if step else 0.0
     waits = math.ceil(step["detail"]["wait_seconds"] / seen.period_seconds) if step else 0
-    words, trouble = _words(seen), _trouble(seen, share, rules)
+    words, trouble = _words(seen), _trouble(seen, share, rules, is_last=is_last)
     carry["recovered_at"] = None if trouble else carry["recovered_at"] or seen.now
     calm = 0 if trouble else before.calm + 1
     bad = before.bad + 1 if _failing(seen, rules) else 0
@@ -161,7 +187,7 @@ def assess_calm(
 ) -> Look:
     """Judge whether it stays so: ``wait``, ``relieved`` or ``recurred``. ``carry`` is handed on."""
     number = before.number + 1
-    trouble = _trouble(seen, _FULL, rules)
+    trouble = _trouble(seen, last_share(planned["order"]), rules, is_last=True)
     calm, bad = (0, before.bad + 1) if trouble else (before.calm + 1, 0)
     look = Look(number, "wait", trouble or _words(seen), None, calm, bad, 1.0, carry=before.carry)
     recovered = before.carry.get("recovered_at")
@@ -184,10 +210,11 @@ def _ttl_periods(planned: Mapping[str, Any], seen: Seen) -> int:
     return math.ceil(periods)
 
 
-def _trouble(seen: Seen, share: int, rules: Mapping[str, float]) -> str:
+def _trouble(seen: Seen, share: int, rules: Mapping[str, float], *, is_last: bool) -> str:
     """Say what is not yet as it should be with ``share`` percent moved; ``""`` if nothing.
 
     What was not read is trouble as well: a run must not call well what it has not seen.
+    ``is_last``: no more is going to move.
     """
     if seen.insync is False:
         return "Route 53 has not spread the change to all its name servers yet (PENDING)."
@@ -199,14 +226,16 @@ def _trouble(seen: Seen, share: int, rules: Mapping[str, float]) -> str:
         return f"{odd[0]} answers with an address of neither Region."
     # In between, weights decide each answer: any of both is right.
     stale = sorted(server for server, what in seen.answers.items() if what != seen.goes_to)
-    if share == _FULL and stale:
+    none_new = is_last and share >= _HALF and len(stale) == len(seen.answers)
+    if none_new or (share == _FULL and stale):
         return f"{len(stale)} of {len(seen.answers)} name servers still give the old answer."
     if not seen.probes:
         return "Nothing has probed the public name."
     if _failing(seen, rules):
         return f"The public name does not work: {_words(seen)}"
     moved = seen.traffic_share
-    if share == _FULL and moved is not None and moved < rules["moved_share"]:
+    least = rules["moved_share"] * share / _FULL
+    if is_last and moved is not None and moved < least:
         return f"Only {percent(moved)} of traffic has moved."
     return ""
 

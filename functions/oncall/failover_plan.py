@@ -19,10 +19,10 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from oncall.failover import FAILOVER, RECORDS, ROUTING_CONTROL, agree
+from oncall.failover import FAILOVER, RECORDS, ROUTING_CONTROL, agree, weighted_share
 from oncall.failover_checks import (
     ASK,
     NO,
@@ -81,9 +81,10 @@ class Step:
     - ``promote``: ``{"operation", "parameters"}`` of an RDS call, ``SwitchoverGlobalCluster`` or
       ``FailoverGlobalCluster``, to be made in ``region``
     - ``shift``: ``{"lever", "percent", "share", "wait_seconds", …}``, where ``share`` is what each
-      role is to get of 100, and further by lever: ``entries`` and ``entries_before``
-      (``UpdateRoutingControlStateEntries``); ``call`` and ``undo_call``, each ``{"service",
-      "operation", "parameters"}``; ``change_batch`` (of ``ChangeResourceRecordSets``)
+      role is to get of 100, ``percent`` that of the Region it goes to (at the end of a failback its
+      share at home, which may be less than 100), and further by lever: ``entries`` and
+      ``entries_before`` (``UpdateRoutingControlStateEntries``); ``call`` and ``undo_call``, each
+      ``{"service", "operation", "parameters"}``; ``change_batch`` (of ``ChangeResourceRecordSets``)
     - ``verify``: ``{}``; it changes nothing
     """
 
@@ -119,7 +120,7 @@ def plan(
         stops.append("A game day loses no data, and Aurora could only be failed over with loss.")
     if goal != FAILOVER and promotion(service, facts) == "failover":
         stops.append("Aurora cannot be switched over as planned, and a failback loses no data.")
-    unread = _unread(service, facts)
+    unread = [*_unread(service, facts), *_unseen_run(service, facts)]
     if goal != FAILOVER:
         stops += unread
     if stops:
@@ -251,6 +252,13 @@ def _unread(service: Service, facts: Facts) -> list[str]:
                 f"{service.regions[role]} cannot be read: they {harm}."
             )
     return said
+
+
+def _unseen_run(service: Service, facts: Facts) -> list[str]:
+    if facts.other_run is not None:
+        return []
+    what = "failback" if facts.direction == FAILOVER else "failover"
+    return [f"Whether a {what} runs in {service.regions[facts.leaves]} cannot be seen."]
 
 
 def _switches(service: Service, facts: Facts, role: Role, *, enable: bool) -> list[Step]:
@@ -434,10 +442,22 @@ def _shifts(service: Service, facts: Facts) -> list[Step]:
     if RECORDS in pulled or (back and ramps):
         takes_steps = ramps and (back or service.shift.on_failover)
         percents = service.shift.percents if takes_steps else (_FULL,)
+        # An earlier run may have ended in the middle; nothing moves back to its first step.
+        has = 0.0 if others else _FULL * (weighted_share(facts) or 0.0)
         for percent in percents:
-            more, sets = _weigh(service, facts, sets, percent, len(steps) + 1)
-            steps += more
+            if has < percent or percent == _FULL:
+                more, sets = _weigh(service, facts, sets, percent, len(steps) + 1)
+                steps += more
+    if back and weighted and steps:
+        at_home = {**steps[-1].detail, "percent": _percent(sets, facts.goes_to)}
+        steps[-1] = replace(steps[-1], detail=at_home)
     return steps
+
+
+def _percent(sets: Mapping[Role, Mapping[str, Any]], role: Role) -> int:
+    """Return the share of traffic that weights give a role, in percent."""
+    total = sum(one["Weight"] for one in sets.values())
+    return round(_FULL * sets[role]["Weight"] / total) if total else _FULL
 
 
 def _sets(facts: Facts) -> Mapping[Role, Mapping[str, Any]]:
@@ -574,6 +594,9 @@ def _weigh(
     batch, undo = change_batch(sets, after), change_batch(after, sets)
     to = service.regions[facts.goes_to]
     what = f"send {percent}% of traffic to {to}" if percent else f"hold traffic out of {to}"
+    if percent == _FULL and after[facts.leaves].get("Weight"):
+        share = _percent(after, facts.goes_to)
+        what = f"send {share}% of traffic to {to}, which is its share at home,"
     waits = service.shift.wait_seconds if 0 < percent < _FULL else 0
     return [
         Step(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from oncall.incident import Entry, Incident
 
 MAX_HEADER = 150
+GAME_DAY = "GAME DAY"
+"""What every header and page begins with that nobody has to get up for."""
 _OUTCOME_EMOJI = {
     "resolved": "🟢",
     "ineffective": "🔴",
@@ -83,6 +85,11 @@ def is_storm(incident: Incident) -> bool:
     return incident.trigger.get("kind") == "storm"
 
 
+def is_game_day(incident: Incident) -> bool:
+    """Whether a test record is practised on: whatever comes of it, nobody is woken."""
+    return bool(incident.trigger.get("game_day"))
+
+
 def is_child(entry: Entry) -> bool:
     """Whether an entry tells of an incident that the storm gathers."""
     return entry.kind == "joined" and bool(entry.data.get("incident"))
@@ -127,5 +134,6 @@ def headline(incident: Incident) -> str:
     name = clean(incident.target_name, 60)
     named = said if names(said, name) else f"{name}: {said}"
     only = "observing, " if incident.mode == "observe" and incident.status == "open" else ""
-    line = f"{emoji(incident)} {only}{named}"
+    game = f"{GAME_DAY}, " if is_game_day(incident) else ""
+    line = f"{emoji(incident)} {game}{only}{named}"
     return line if len(line) <= MAX_HEADER else line[: MAX_HEADER - 1].rstrip() + "…"

@@ -108,7 +108,8 @@ class Incident:
     target_name: str
     mode: str
     trigger: Mapping[str, Any]
-    """``{"kind": "alarm"|"hand", "by", "reason", "alarm": {"name", "arn", "changed_at"}}``"""
+    """``{"kind": "alarm"|"hand", "by", "reason", "alarm": {"name", "arn", "changed_at"}}``, and
+    where they are ``"options"`` and ``"game_day": true``"""
     execution: str
     fence: int
     status: str = "open"

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from oncall.headline import (
+    GAME_DAY,
     MAX_HEADER,
     about_to_act,
     decided,
     headline,
     is_child,
+    is_game_day,
     is_storm,
     needs_human,
     waiting,
@@ -385,6 +387,8 @@ def _entry_line(entry: Entry, incident: Incident, links: Links, mention: str) ->
     line = _fitting(lines, MAX_SECTION)
     if entry.kind == "closed" and links.report:
         line += f" {link(links.report, 'Report')}"
+    if entry.kind in _CALLS and is_game_day(incident):
+        return f"{GAME_DAY}: {line}"
     if entry.kind in _CALLS and needs_human(incident) and _MENTION.fullmatch(mention):
         line = f"{mention} {line}"
     return line

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from oncall.headline import decided, is_storm, waiting
+from oncall.headline import GAME_DAY, decided, is_game_day, is_storm, waiting
 from oncall.texts import clean, first_sentence, names, plain
 from oncall.words import tell
 
@@ -121,7 +121,8 @@ def _ask_page(incident: Incident, base: str) -> Page:
         key = f"{key}#level-{level}"
     text = plain(f"{first_sentence(incident.happened)} {incident.need}")
     payload = _payload(incident, text or incident.title, "warning", incident.updated_at)
-    return Page(f"ask-{incident.ask['id']}", "trigger", capped_key(key), level > 1, payload)
+    escalated = level > 1 and not is_game_day(incident)
+    return Page(f"ask-{incident.ask['id']}", "trigger", capped_key(key), escalated, payload)
 
 
 def _settles(entry: Entry) -> bool:
@@ -131,6 +132,7 @@ def _settles(entry: Entry) -> bool:
 def _change_event(incident: Incident, changed: Entry) -> dict[str, Any]:
     """Tell the first change: it stands beside the service's incidents and wakes nobody."""
     text = f"{clean(incident.target_name, 100)}, runbook {incident.runbook}: {changed.text}"
+    text = f"{GAME_DAY}: {text}" if is_game_day(incident) else text
     return {
         "summary": clean(text, MAX_SUMMARY),
         "source": clean(incident.target, 300),
@@ -141,6 +143,9 @@ def _change_event(incident: Incident, changed: Entry) -> dict[str, Any]:
 
 def _payload(incident: Incident, text: str, severity: str, at: str) -> dict[str, Any]:
     named = text if names(text, incident.target_name) else f"{incident.target_name}: {text}"
+    if is_game_day(incident):
+        # Of "info" PagerDuty makes a low urgency where a service's urgency follows severity.
+        named, severity = f"{GAME_DAY}: {named}", "info"
     details: dict[str, Any] = {
         "incident": incident.id,
         "what_happened": plain(incident.happened),

@@ -186,15 +186,71 @@ def load(name: str, folder: Path = CONTRACTS) -> Service:
     Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
     """
     known = names(folder)
+    game_day = None
     for one in (name,) if name in known else known:
         document = _read(folder / "services" / f"{one}.yaml")
         service = parse(document, one, folder)
         if name in {one, service.record, *service.health_checks["primary"]}:
-            return service
+            if not service.game_day:
+                return service
+            # A mistake in it must not get in the way of a service in production.
+            game_day = game_day or service
+    if game_day is not None:
+        _check_apart(game_day, folder)
+        return game_day
     raise BadInput(
         f"name: there is no service {name!r}; there are {', '.join(known) or 'none'}. Write "
         f"runbooks/services/{known[0] if known else 'shop'}.yaml, or give one of these."
     )
+
+
+def _check_apart(service: Service, folder: Path) -> None:
+    """Check that a game day changes nothing that a service in production has in its file as well.
+
+    Raises ``BadInput``, also where another file cannot be read: what it names may be shared.
+    """
+    own = changes(service)
+    for other in names(folder):
+        if other == service.name:
+            continue
+        try:
+            theirs = parse(_read(folder / "services" / f"{other}.yaml"), other, folder)
+        except BadInput as error:
+            raise BadInput(
+                f"game_day: {other}.yaml is not as it has to be, so that I cannot see whether "
+                f"{service.name} shares a part with it. {error}"
+            ) from error
+        shared = sorted(own.keys() & changes(theirs).keys())
+        if shared and not theirs.game_day:
+            raise BadInput(
+                f"{own[shared[0]]}: {shared[0]} is {other}'s as well, and a game day touches no "
+                f"service in production. Give one of the game day's own, for example a record like "
+                f"gameday.{service.zone}, or leave it out."
+            )
+
+
+def changes(service: Service) -> dict[str, str]:
+    """Return the field by what a failover or failback of the service may change."""
+    found = {f"{service.record} {service.record_type}": "record.name"}
+    if service.routing_control is not None:
+        for arn in service.routing_control.controls.values():
+            found[arn] = "levers.routing_control"
+    if service.health_check is not None:
+        signal = service.health_check.signal
+        here = (
+            f"s3://{signal.bucket}/{signal.key}"
+            if isinstance(signal, S3Signal)
+            else f"{signal.namespace} {signal.metric}"
+        )
+        found |= {service.health_check.id: "levers.health_check", here: "levers.health_check"}
+    for store in service.stores:
+        for part in (store.name, *store.clusters.values()):
+            found[part] = f"data.{store.kind}"
+    for role in ROLES:
+        found |= dict.fromkeys(service.consumers[role], f"consumers.{role}")
+        for one in service.capacity[role]:
+            found[one.resource] = f"capacity.{role}"
+    return found
 
 
 def _read(path: Path) -> Any:

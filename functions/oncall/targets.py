@@ -47,6 +47,8 @@ class Target:
     arn: str
     name: str
     tags: Mapping[str, str]
+    game_day: bool = False
+    """Whether it is there to practise on, so that nobody is woken for it."""
 
 
 def queue_name(text: str) -> str:
@@ -153,7 +155,8 @@ def _resolve_service(aws: Services, text: str) -> Target:
     here = aws.settings.region
     partition = aws.session.get_partition_for_region(here)
     arn = arn_of("name", text, partition=partition, region=here, account="")
-    return Target(arn, service_name(arn), {OPT_IN_TAG: OPT_IN_VALUE})
+    is_game_day = service.load(text).game_day
+    return Target(arn, service_name(arn), {OPT_IN_TAG: OPT_IN_VALUE}, is_game_day)
 
 
 def _check_region(

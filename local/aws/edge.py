@@ -96,6 +96,8 @@ def _identify(
         get_account_id(),
     )  # fmt: skip
     identity = iam_evaluator.resolve_caller_identity(router.extract_access_key_id(headers, query))
+    switched = iam.switched_clusters(service, params, account)
+    items = items or [(action, arn) for arn in switched]
     needs = list(dict.fromkeys(items)) or [(action, resource)]
     name = operation.partition(":")[2]
     return service, name, needs, (identity or {}).get("userArn", "")

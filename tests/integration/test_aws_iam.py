@@ -55,7 +55,7 @@ _IF_TAGGED = (
 )
 
 
-def _call(aws: AwsAccount, function: str, service: str, method: str, **arguments: Any) -> str:
+def _call(aws: AwsAccount, function: str, service: str, method: str, /, **arguments: Any) -> str:
     event = {"service": service, "method": method, "arguments": arguments}
     answer = aws.client("lambda").invoke(FunctionName=function, Payload=json.dumps(event))
     return str(json.loads(answer["Payload"].read()))
@@ -444,3 +444,88 @@ def test_the_url_of_another_accounts_queue_is_asked_of_that_queue(
     assert _call(aws, names["Caller"], "sqs", "get_queue_url", **asked) == "allowed"
     with iam.BRIDGE.off():
         assert _denied(_call(aws, names["Caller"], "sqs", "get_queue_url", **asked))
+
+
+_SERVICES = """
+    Caller:
+      Type: AWS::Serverless::Function
+      Properties:
+        Policies: [{Version: "2012-10-17", Statement: [%s]}]
+"""
+
+
+def test_a_service_of_ecs_is_granted_by_itself_and_its_tag(aws: AwsAccount, stack: Deploy) -> None:
+    ecs = aws.client("ecs")
+    services = "arn:aws:ecs:*:*:service/*"
+    names = stack(
+        _SERVICES
+        % (
+            f'{{Effect: Allow, Resource: "{services}", Action: ["ecs:DescribeServices",'
+            ' "ecs:ListTagsForResource"]},'
+            f'{{Effect: Allow, Resource: "{services}", Action: "ecs:UpdateService",'
+            ' Condition: {StringEquals: {"aws:ResourceTag/runbook-automation": enabled}}}'
+        ),
+        _CODE,
+    )
+    for name, value in (("tagged", "enabled"), ("untagged", "disabled")):
+        tags: Any = [{"key": "runbook-automation", "value": value}]
+        made = ecs.create_service(
+            cluster="shop", serviceName=name, taskDefinition="web:1", desiredCount=0, tags=tags
+        )
+        arn = made["service"]["serviceArn"]
+
+        def call(method: str, **arguments: Any) -> str:
+            return _call(aws, names["Caller"], "ecs", method, **arguments)
+
+        assert call("describe_services", cluster="shop", services=[arn]) == "allowed"
+        assert call("list_tags_for_resource", resourceArn=arn) == "allowed"
+        updated = call("update_service", cluster="shop", service=arn, desiredCount=2)
+        assert (updated == "allowed") == (name == "tagged"), updated
+        found = ecs.describe_services(cluster="shop", services=[arn])["services"]
+        assert [one["desiredCount"] for one in found] == [2 if name == "tagged" else 0]
+        with iam.BRIDGE.off():
+            gap = call("update_service", cluster="shop", service=arn, desiredCount=2)
+        assert _denied(gap)
+
+
+@pytest.mark.parametrize("forgotten", ["", "global-cluster:shop", "cluster:east", "cluster:west"])
+def test_a_switch_of_auroras_writer_is_checked_on_all_that_it_changes(
+    aws: AwsAccount, stack: Deploy, forgotten: str
+) -> None:
+    engine = {"Engine": "aurora-mysql", "EngineVersion": "8.0.mysql_aurora.3.08.0"}
+    clients: dict[str, Any] = {
+        name: aws.for_account(aws.account, region).client("rds")
+        for name, region in (("east", "us-east-2"), ("west", aws.region))
+    }
+    clients["east"].create_global_cluster(GlobalClusterIdentifier="shop", **engine)
+    login: dict[str, Any] = {"MasterUsername": "root", "MasterUserPassword": "local-dummy"}
+    for name, more in (("east", login), ("west", {})):
+        clients[name].create_db_cluster(
+            DBClusterIdentifier=name, GlobalClusterIdentifier="shop", **engine, **more
+        )
+    west = f"arn:aws:rds:{aws.region}:{aws.account}:cluster:west"
+    arns = [
+        f"arn:aws:rds::{aws.account}:global-cluster:shop",
+        f"arn:aws:rds:us-east-2:{aws.account}:cluster:east",
+        west,
+    ]
+    allowed = [arn for arn in arns if not forgotten or not arn.endswith(forgotten)]
+    names = stack(
+        _SERVICES
+        % (
+            f"{{Effect: Allow, Resource: {json.dumps(allowed)}, Action:"
+            ' ["rds:SwitchoverGlobalCluster", "rds:DescribeDBClusters"]}'
+        ),
+        _CODE,
+    )
+    read = _call(aws, names["Caller"], "rds", "describe_db_clusters", DBClusterIdentifier=west)
+    assert (read == "allowed") == (west in allowed), read
+    wanted = {"GlobalClusterIdentifier": "shop", "TargetDbClusterIdentifier": west}
+    switched = _call(aws, names["Caller"], "rds", "switchover_global_cluster", **wanted)
+    assert (switched == "allowed") == (not forgotten), switched
+    calls = aws.calls.by_role()[names["CallerRole"]]
+    assert {call.resource for call in calls if "Switchover" in call.action} == set(arns)
+    if not forgotten:
+        with iam.BRIDGE.off():
+            gap = _call(aws, names["Caller"], "rds", "switchover_global_cluster", **wanted)
+        assert _denied(gap)  # on the global cluster, whatever the policy says

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from local.aws import AwsAccount, EmbeddedAws
-from local.aws.cloudwatch import CloudWatch, Settings
+from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history
 from local.aws.route53.data_plane import Route53DataPlane
 from oncall import failover, failover_facts, failover_moves, failover_plan, name_servers, probes
 from oncall.errors import WorldMoved
 from oncall.failover import FAILOVER, Facts
-from oncall.service import AlarmSignal, Service
+from oncall.service import AlarmSignal, Capacity, Service
 from tests.integration import two_regions
 from tests.integration.two_regions import PRIMARY, TwoRegions
 
@@ -199,3 +199,45 @@ def test_the_metric_that_an_alarm_watches_is_put_in_the_standby(shop: TwoRegions
     metrics = shop.client("cloudwatch").list_metrics(Namespace="Failover")["Metrics"]
     assert [one["MetricName"] for one in metrics] == ["shop"]
     assert failover.points_to(read(shop, service)) == "standby"
+    # The check keeps its state without data: whoever goes back after the weekend finds it away.
+    for days, value in ((40, 1.0), (3, 0.0), (2, 1.0)):
+        then = int(time.time()) - days * 86_400
+        put_metric_history(shop.aws.account, "us-west-2", "Failover", "later", {}, [(then, value)])
+        later = replace(checked, signal=replace(signal, metric="later"))
+        looked_at = replace(service, health_check=later)
+        where = "standby" if value else "primary"
+        assert failover.points_to(read(shop, looked_at)) == where
+
+
+def test_an_ecs_service_is_waited_for_until_its_tasks_run(
+    shop: TwoRegions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecs = shop.client("ecs")
+    made = ecs.create_service(
+        cluster="shop", serviceName="web", taskDefinition="web:1", desiredCount=1,
+        tags=[{"key": "runbook-automation", "value": "enabled"}],
+    )  # fmt: skip
+    arn = made["service"]["serviceArn"]
+    needed: Any = {"primary": (), "standby": (Capacity("ecs-desired-count", arn, 3),)}
+    service = replace(only(shop.service, "records"), capacity=needed)
+    [step] = [one for one in steps(plan(shop, service)) if one["verb"] == "raise"]
+    assert failover_moves.tags(shop.services, step)["runbook-automation"] == "enabled"
+    assert "--desired-count 3 --region us-west-2" in step["by_hand"]
+    assert "--desired-count 1 --region us-west-2" in step["undo"]
+
+    def desired() -> int:
+        found = ecs.describe_services(cluster="shop", services=[arn])["services"]
+        return int(found[0]["desiredCount"])
+
+    real = failover_facts.ecs_service
+    with monkeypatch.context() as slow:
+        slow.setattr(
+            failover_facts, "ecs_service", lambda *args: {**real(*args), "runningCount": 2}
+        )
+        under_way = failover_moves.make(shop.services, service, step, again=False)
+        assert (under_way.done, under_way.wait_seconds, desired()) == (False, 5, 3)
+    take(shop, service, step)
+    ecs.update_service(cluster="shop", service=arn, desiredCount=7)
+    with pytest.raises(WorldMoved, match="is 7 now; the plan saw 1"):
+        take(shop, service, step)
+    assert desired() == 7

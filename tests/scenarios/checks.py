@@ -125,6 +125,10 @@ class Checks(LetterChecks):
             eventually(lambda: len(self.scene.pages()) >= len(wanted), f"pages {wanted}")
         _alike(self.scene.pages(), wanted)
 
+    def _then_severities(self, _: str, wanted: list[str]) -> None:
+        pages = self.world.pagerduty.pages[self.scene.pages_before :]
+        assert [page.incident.severity for page in pages] == wanted
+
     def _then_pagerduty_status(self, _: str, wanted: str) -> None:
         page = self.world.pagerduty.pages[-1].incident
         eventually(lambda: page.status == wanted, f"PagerDuty says {wanted}")
@@ -158,6 +162,10 @@ class Checks(LetterChecks):
     def _then_queue(self, _: str, wanted: int) -> None:
         assert isinstance(self.target, Queue)
         assert self.world.depth(self.target.url) == wanted
+
+    def _then_calls(self, _: str, wanted: Mapping[str, int]) -> None:
+        found = {action: self.scene.answered(action) for action in wanted}
+        assert found == wanted, found
 
     def _then_nothing_changed(self, _: str, wanted: object) -> None:
         del wanted

@@ -24,6 +24,9 @@ _PRODUCTION_WRITES = frozenset(
         "lambda:PutProvisionedConcurrencyConfig",
         "lambda:DeleteProvisionedConcurrencyConfig",
         "lambda:UpdateEventSourceMapping",
+        "ecs:UpdateService",
+        "rds:FailoverGlobalCluster",
+        "rds:SwitchoverGlobalCluster",
         "route53:ChangeResourceRecordSets",
         "route53-recovery-cluster:UpdateRoutingControlStates",
         "sqs:DeleteMessage",
@@ -32,6 +35,7 @@ _PRODUCTION_WRITES = frozenset(
         "ssm:PutParameter",
     }
 )
+_REFUSED = 400
 _USER = re.compile(r"<@(\w+)>")
 
 type Json = dict[str, Any]
@@ -232,6 +236,13 @@ class Scene:
             for call in list(self.world.aws.calls)[self.calls_before :]
             if call.action in _PRODUCTION_WRITES and call.role.startswith(STACK)
         ]
+
+    def answered(self, action: str) -> int:
+        """Count the calls of an action by our functions that had their effect."""
+        return sum(
+            call.action == action and call.role.startswith(STACK) and 0 < call.status < _REFUSED
+            for call in list(self.world.aws.calls)[self.calls_before :]
+        )
 
     def denied(self) -> list[Any]:
         return [

@@ -233,6 +233,13 @@ REFUSALS: list[tuple[str, Facts, str]] = [
         lever(OUTAGE, RECORDS, open={"primary": False, "standby": False}),
         "off for both Regions",
     ),
+    (
+        "other_run",
+        the(
+            other_run="arn:aws:states:us-east-1:123456789012:execution:runbooks-route53-failback:x"
+        ),
+        "A failback of shop runs in us-east-1 and would undo this: arn:aws:states:us-east-1",
+    ),
     ("no_lever", the(levers=()), "None of shop's levers answers"),
     ("both_sick", the(standby=SICK), "shop is sick in both Regions"),
     ("standby_sick", the(primary=WELL, standby=SICK), "standby in eu-west-1 is sick itself"),
@@ -414,6 +421,116 @@ def test_a_lower_lever_is_not_pulled_against_a_routing_control_that_is_off() -> 
     assert "would leave both Regions off" in failover_checks.choose(SHOP, odd).sentence
 
 
+SILENT_CONTROLS = lever(OUTAGE, ROUTING_CONTROL, answered=False)
+AT_HOME = lever(CALM, ROUTING_CONTROL, open={"primary": True, "standby": True})
+RED: list[tuple[str, str, Facts, Service, str]] = [
+    ("standby", "no", the(standby=Side()), SHOP, "shop is undecided in eu-west-1"),
+    (
+        "capacity",
+        "no",
+        the(standby=side(OUTAGE.standby, capacity=(replace(CAPACITY[0], room=1), CAPACITY[1]))),
+        SHOP,
+        "200 are needed, and quotas allow 1",
+    ),
+    (
+        "data",
+        "no",
+        store(OUTAGE, "shop-orders", status="CREATING"),
+        SHOP,
+        "copy is CREATING and cannot be used",
+    ),
+    ("data", "no", store(OUTAGE, "shop", status="stopped"), SHOP, "copy is stopped and cannot"),
+    (
+        "data",
+        "ask",
+        store(OUTAGE, "shop", source_available=False),
+        SHOP,
+        "shop has to be failed over with data loss",
+    ),
+    (
+        "data",
+        "ask",
+        store(OUTAGE, "shop-orders", lag_seconds=600),
+        SHOP,
+        "of writes are not there yet (30 s are allowed)",
+    ),
+    ("data", "no", store(CALM, "shop", lag_seconds=60), SHOP, "shop lags 60 s, 5 s are allowed"),
+    (
+        "data",
+        "no",
+        store(CALM, "shop", source_available=False),
+        SHOP,
+        "shop cannot be switched over as it is",
+    ),
+    (
+        "levers",
+        "no",
+        lever(OUTAGE, HEALTH_CHECK, holds=False),
+        ONLY_CHECK,
+        "not set to LastKnownStatus: it would forget the switch",
+    ),
+    (
+        "levers",
+        "no",
+        lever(OUTAGE, RECORDS, sets={"primary": SETS["primary"]}),
+        ONLY_RECORDS,
+        "The records could not be read in full",
+    ),
+    (
+        "levers",
+        "ask",
+        SILENT_CONTROLS,
+        SHOP,
+        "cannot be seen; if they do not, both would be off",
+    ),
+    (
+        "levers",
+        "no",
+        lever(CALM, HEALTH_CHECK, answered=False),
+        SHOP,
+        "The health check cannot be reached. All have to be home",
+    ),
+    ("levers", "no", AT_HOME, SHOP, "No lever of the file keeps traffic away"),
+]
+
+
+@pytest.mark.parametrize(("name", "verdict", "facts", "of", "said"), RED)
+def test_each_pre_check_that_is_red_refuses_or_asks(
+    name: str, verdict: str, facts: Facts, of: Service, said: str
+) -> None:
+    seen = the(facts, levers=tuple(one for one in facts.levers if getattr(of, one.kind)))
+    red = [one for one in failover_checks.checks(of, seen, RULES) if one.verdict == verdict]
+    found = [one for one in red if one.name.partition(":")[0] == name]
+    assert said in " ".join(one.sentence for one in found)
+    made = plan(seen, of)
+    if verdict == "no":
+        assert not made.acts
+        assert made.action in {"human", "watch"}
+    else:
+        assert said in made.sentence
+        assert made.order["needs_yes"]
+        assert made.action == ("failover_with_loss" if name == "data" else "failover")
+
+
+def test_there_is_no_pre_check_but_those_that_were_seen_red_and_those_that_only_tell() -> None:
+    names = {
+        one.name.partition(":")[0]
+        for facts in (OUTAGE, CALM)
+        for one in failover_checks.checks(SHOP, facts, RULES)
+    }
+    assert names == {name for name, *_ in RED} | {"safety_rule", "ttl"}
+    for safe in (None, False):
+        seen = lever(OUTAGE, ROUTING_CONTROL, safe=safe)
+        assert checked(seen)["safety_rule"] == "ok"
+        assert "I set both in one call" in plan_of_checks(seen)["safety_rule"]
+    slow = like_shop(ttl_seconds=3600)
+    assert "Clients move that late" in plan_of_checks(OUTAGE, slow)["ttl"]
+
+
+def plan_of_checks(facts: Facts, of: Service = SHOP) -> dict[str, str]:
+    return {one["name"]: one["sentence"] for one in plan(facts, of).order["checks"]}
+
+
 # The plan of a failover
 
 
@@ -517,6 +634,16 @@ def test_a_failover_takes_weighted_steps_where_the_file_says_so() -> None:
     assert waits == [120, 120, 0]
 
 
+def test_whether_the_other_region_runs_the_other_way_may_be_unknown_only_in_an_outage() -> None:
+    assert (
+        "Whether a failback runs in us-east-1 cannot be seen." in plan(the(other_run=None)).sentence
+    )
+    assert plan(the(other_run=None)).acts
+    calm = plan(the(CALM, other_run=None))
+    assert calm.action == "human"
+    assert "Whether a failover runs in eu-west-1 cannot be seen." in calm.sentence
+
+
 def test_what_cannot_be_reached_is_left_and_said() -> None:
     made = plan(LOST_PRIMARY)
     assert "fence" not in verbs(LOST_PRIMARY)
@@ -585,6 +712,7 @@ NOT_BACK: list[tuple[str, Facts, str]] = [
         lever(CALM, ROUTING_CONTROL, open={"primary": True, "standby": True}),
         "shop is back already, in us-east-1.",
     ),
+    ("other_run", the(CALM, other_run="arn:x"), "A failover of shop runs in eu-west-1"),
     ("primary_sick", the(CALM, primary=SICK), "shop is still sick in us-east-1"),
     ("undecided", the(CALM, primary=Side()), "Nothing from outside says"),
     ("serving_sick", the(CALM, standby=SICK), "A failback is for calm days"),
@@ -658,6 +786,44 @@ def test_a_failback_of_records_ramps_from_where_they_are() -> None:
         if step["verb"] == "shift"
     ]
     assert moves == [10, 50, 100]
+
+
+def test_a_failback_goes_on_from_the_middle_of_its_ramp() -> None:
+    for weight, shares in ((5, [10, 50, 100]), (50, [100]), (60, [100])):
+        sets = {
+            "primary": {**SETS["primary"], "Weight": weight},
+            "standby": {**SETS["standby"], "Weight": 100 - weight},
+        }
+        both = {"primary": True, "standby": True}
+        seen = the(CALM, levers=(replace(WEIGHTS, open=both, sets=sets),))
+        assert cause(seen, ONLY_RECORDS) == "ready"
+        moves = [one["detail"] for one in steps(seen, ONLY_RECORDS) if one["verb"] == "shift"]
+        assert [move["percent"] for move in moves] == shares
+        # A failover has not begun: weights that somebody shares out are no outage's.
+        assert failover.points_to(the(seen, direction=FAILOVER)) == "primary"
+
+
+def test_home_is_where_the_files_weights_are() -> None:
+    records: Any = SHOP.records
+    of = replace(ONLY_RECORDS, records=replace(records, weights={"primary": 100, "standby": 50}))
+    both = {"primary": True, "standby": True}
+
+    def seen(primary: int, standby: int) -> Facts:
+        sets = {
+            "primary": {**SETS["primary"], "Weight": primary},
+            "standby": {**SETS["standby"], "Weight": standby},
+        }
+        open_ = {**both, "primary": primary > 0}
+        return the(CALM, levers=(replace(WEIGHTS, open=open_, sets=sets),))
+
+    assert cause(seen(100, 50), of) == cause(seen(200, 100), of) == "already"
+    assert cause(seen(99, 50), of) == "ready"
+    last = steps(seen(0, 100), of)[-2]
+    assert last["detail"]["percent"] == 67
+    assert "send 67% of traffic to us-east-1, which is its share at home" in last["sentence"]
+    assert [
+        one["ResourceRecordSet"]["Weight"] for one in last["detail"]["change_batch"]["Changes"]
+    ] == [50, 50, 100, 50]
 
 
 def test_a_failback_waits_for_every_lever_and_consumer() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from oncall import failover, failover_looks, failover_plan
 from oncall.failover_looks import Seen
+from oncall.incident import Entry
 from oncall.plans import Look
 from tests.unit import test_failover as story
 
@@ -145,6 +146,47 @@ def test_the_effect_is_kept_from_look_to_look() -> None:
     assert failover_looks.effect(PLANNED["order"], []) == ""
     lost = document(story.LOST_PRIMARY)["order"]
     assert "What was not replicated is lost" in failover_looks.effect(lost, ["promote-shop"])
+
+
+def test_at_home_the_share_at_home_is_green_and_none_is_not() -> None:
+    home = {**RAMP, "order": {**RAMP["order"], "steps": [], "share": 67}}
+    mixed = dict(zip(SERVERS, ["primary", "standby", "primary", "standby"], strict=True))
+    seen = replace(MOVED, goes_to="primary", answers=mixed, traffic_share=0.65)
+    assert looks([seen] * 9, home)[-1].verdict == "relieved"
+    for other in (
+        replace(seen, traffic_share=0.4),
+        replace(seen, answers=dict.fromkeys(SERVERS, "standby")),
+    ):
+        assert not any(look.verdict == "relieved" for look in looks([other] * 9, home))
+        before = Look(carry={"recovered_at": NOW})
+        assert not failover_looks.assess_calm(before, other, home, RULES).calm
+    calm = failover_looks.assess_calm(Look(carry={"recovered_at": NOW}), seen, home, RULES)
+    assert calm.calm == 1
+
+
+def test_what_is_half_made_names_each_step_that_is_missing_with_its_command() -> None:
+    order = RAMP["order"]
+    shifts = failover_looks.shifts(order)
+
+    def said(steps: list[Any]) -> str:
+        made = [
+            Entry(id=str(n), kind="changed", text="Done", data={"step": step})
+            for n, step in enumerate(steps)
+        ]
+        return failover_looks.effect_of(made, order)
+
+    assert said([]) == ""
+    half = said([one for one in order["steps"] if one["verb"] != "shift"])
+    for step in shifts:
+        assert step["sentence"] in half
+        assert step["by_hand"] in half.partition("By hand instead: ")[2]
+    assert half.index("Started again, I go on from here.") < half.index("Done and left so")
+    assert "see that" not in half
+    assert "Not done" not in said(order["steps"])
+    # Of a plan made anew only what is new is missing, though its steps bear the same ids.
+    assert f"Not done: {shifts[-1]['sentence']}" in said(
+        [one for one in order["steps"] if one is not shifts[-1]]
+    )
 
 
 def test_it_has_to_stay_so() -> None:

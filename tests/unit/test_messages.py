@@ -206,3 +206,16 @@ def test_a_mend_is_shown_as_one_that_stays() -> None:
     text = shown(messages.header(an_incident(changes=(mended,)), LINKS))
     assert "• consumer: *on* for good. Undo:" in text
     assert "back by" not in text
+
+
+def test_a_game_day_says_so_and_mentions_nobody() -> None:
+    drill = {"kind": "hand", "alarm": {}, "game_day": True}
+    asked = an_entry(1, "asked", "Shall I?")
+    incident = asking(trigger=drill, entries=(asked,))
+    (reply,) = messages.replies(incident, 0, LINKS, mention="<!subteam^S0ONCALL>", now=NOW)
+    assert reply.broadcast
+    assert "GAME DAY: " in reply.text
+    assert "<!subteam" not in reply.text
+    assert messages.header(incident, LINKS).text.startswith("🟠 GAME DAY, ")
+    only = an_incident(mode="observe", trigger=drill)
+    assert messages.header(only, LINKS).text.startswith("🔵 GAME DAY, observing, ")

@@ -126,3 +126,14 @@ def test_a_page_says_what_was_changed_and_how_to_undo_it() -> None:
     assert page.payload["severity"] == "error"
     assert page.payload["summary"] == "orders: It did not help."
     assert page.payload["custom_details"]["changes"][0]["undo"].startswith("aws lambda")
+
+
+def test_a_game_day_says_so_and_wakes_nobody() -> None:
+    drill = {"kind": "hand", "alarm": {}, "game_day": True}
+    second = {**asking().ask, "level": 2}
+    incident = asking(trigger=drill, ask=second, entries=(CHANGED, an_entry(3, "paged", "Stuck.")))
+    found = pages.lacking(incident, [], {})
+    assert [page.action for page in found] == ["change", "trigger", "trigger"]
+    assert all(page.payload["summary"].startswith("GAME DAY: ") for page in found)
+    assert [page.payload.get("severity") for page in found] == [None, "info", "info"]
+    assert not any(page.escalated for page in found)

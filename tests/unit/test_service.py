@@ -209,3 +209,71 @@ def test_an_alarm_can_be_the_signal() -> None:
     read = service.parse(with_alarm(copy.deepcopy(SAMPLE)), "shop")
     assert read.health_check is not None
     assert isinstance(read.health_check.signal, service.AlarmSignal)
+
+
+PARTS = {
+    "record": (("record.name", "record.type"), "record.name"),
+    "control": (("levers.routing_control",), "levers.routing_control"),
+    "signal": (("levers.health_check.object",), "levers.health_check"),
+    "table": (("data.dynamodb",), "data.dynamodb"),
+    "database": (("data.aurora",), "data.aurora"),
+    "consumer": (("consumers.standby",), "consumers.standby"),
+    "capacity": (("capacity.standby",), "capacity.standby"),
+}
+
+
+def a_game_day(**kept: str) -> dict[str, Any]:
+    """The sample as a game day with parts of its own, but for those of ``kept``."""
+    text = json.dumps(SAMPLE)
+    for own, theirs in (
+        ("drill.example.com", "shop.example.com"),
+        ("routingcontrol/dd", "routingcontrol/"),
+        ("dddddddd-1111", "aaaaaaaa-1111"),
+        ("drill-switch-eu-west-1", "shop-switch-eu-west-1"),
+        ("drill-orders", "shop-orders"),
+        ('"global_cluster": "drill"', '"global_cluster": "shop"'),
+        ("cluster:drill", "cluster:shop"),
+        ("event-source-mapping:dd", "event-source-mapping:11"),
+        ("function:drill", "function:shop"),
+    ):
+        text = text.replace(theirs, own)
+    document: dict[str, Any] = {**json.loads(text), "name": "drill", "game_day": True}
+    for path in kept:
+        parent, _, last = path.rpartition(".")
+        at(document, parent)[last] = at(SAMPLE, path)
+    return document
+
+
+def shipped(folder: Path, *files: dict[str, Any]) -> Path:
+    (folder / "services").mkdir(exist_ok=True)
+    (folder / "service.schema.json").write_text(json.dumps(SCHEMA), "utf-8")
+    for file in files:
+        path = folder / "services" / f"{file['name']}.yaml"
+        path.write_text(yaml.safe_dump(file), "utf-8")
+    return folder
+
+
+def test_a_game_day_with_parts_of_its_own_may_be_practised(tmp_path: Path) -> None:
+    folder = shipped(tmp_path, SAMPLE, a_game_day())
+    assert service.load("drill", folder).game_day
+    # What it has in common with another game day is nobody's loss.
+    twin = {**a_game_day(), "name": "twin"}
+    assert service.load("drill", shipped(tmp_path, twin)).name == "drill"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_game_day_shares_nothing_that_it_changes_with_production(
+    tmp_path: Path, part: str
+) -> None:
+    paths, field = PARTS[part]
+    folder = shipped(tmp_path, SAMPLE, a_game_day(**dict.fromkeys(paths, "")))
+    with pytest.raises(BadInput, match=rf"^{field}.*: .* is shop's as well, and a game day"):
+        service.load("drill", folder)
+    for name in ("shop", "shop.example.com", *SAMPLE["health_checks"]["primary"]):
+        assert service.load(name, folder).name == "shop"
+
+
+def test_a_game_day_does_not_run_beside_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = shipped(tmp_path, {**SAMPLE, "owner": 7}, a_game_day())
+    with pytest.raises(BadInput, match=r"^game_day: shop.yaml is not as it has to be.* owner: "):
+        service.load("drill", folder)

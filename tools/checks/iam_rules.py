@@ -318,12 +318,14 @@ def _linter() -> ModuleType:
 def _parliament(role: str, document: Mapping[str, Any]) -> Iterator[Finding]:
     analysed = _linter().analyze_policy_string(json.dumps(document))
     for found in analysed.findings:
-        # A star resource is judged by the list above. AWS's data marks express executions as
-        # required beside standard ones (e.g. of states:DescribeExecution); either will do.
-        express = found.issue == "RESOURCE_MISMATCH" and all(
-            ":express:" in lacking["required_format"] for lacking in found.detail
+        # A star resource is judged by the list above. AWS's data marks express executions and map
+        # runs as required beside standard ones and machines (e.g. of states:DescribeExecution,
+        # states:ListExecutions); either will do.
+        either = found.issue == "RESOURCE_MISMATCH" and all(
+            any(kind in lacking["required_format"] for kind in (":express:", ":mapRun:"))
+            for lacking in found.detail
         )
-        if found.issue != "RESOURCE_STAR" and not express:
+        if found.issue != "RESOURCE_STAR" and not either:
             yield Finding("parliament", role, f"{found.issue} {found.detail}")
 
 

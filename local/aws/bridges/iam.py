@@ -7,7 +7,8 @@ no tags of event source mappings and aliases, nor `cloudwatch:namespace`, `lambd
 `route53:ChangeResourceRecordSetsNormalizedRecordNames` with its kin.
 Health checks, changes of Route 53 and the safety rules of a control panel are checked on nothing.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
-checked on no queue, and GetQueueUrl for another account's queue on one of the caller's.
+checked on no queue, and GetQueueUrl for another account's queue on one of the caller's. Services of
+ECS are checked on their cluster and have no tags, Aurora's global clusters are checked on nothing.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions, aliases,
 versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on
@@ -22,6 +23,11 @@ a move task is checked on the dead-letter queue
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html), and
 GetQueueUrl on the queue of the account that QueueOwnerAWSAccountId names
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html).
+Services of ECS are checked on themselves, with their tags
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html);
+who switches the writer of a global cluster needs to be allowed that on it and on both clusters
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonrds.html,
+https://docs.aws.amazon.com/r53recovery/latest/dg/security_iam_region_switch_aurora.html).
 A batch needs the action of its single form
 (https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html,
 https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html).
@@ -37,8 +43,8 @@ from urllib.parse import unquote
 
 from botocore.parsers import RpcV2CBORParser
 from ministack import app
-from ministack.core import iam_actions
-from ministack.services import lambda_svc, route53, tagging
+from ministack.core import iam_actions, iam_evaluator
+from ministack.services import ecs, lambda_svc, rds, route53, tagging
 
 from local.aws.bridges import caller
 from local.aws.bridges.bridge import Bridge
@@ -102,6 +108,8 @@ def resource_tags(arn: str) -> dict[str, str] | None:
     if is_mapping:
         mapping = lambda_svc._esms.get(mapping_id)
         return dict(mapping.get("Tags") or {}) if mapping else None
+    if arn.startswith("arn:aws:ecs:"):
+        return {tag["key"]: tag["value"] for tag in ecs._tags.get(arn, [])}
     prefix, is_function, name = arn.partition(":function:")
     found: dict[str, str] | None = _tags(
         f"{prefix}:function:{name.partition(':')[0]}" if is_function else arn
@@ -166,12 +174,13 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     _, named, mapping_id = path.partition("/event-source-mappings/")
     _mapping.set(unquote(mapping_id.rstrip("/")) if named and service == "lambda" else "")
     caller.note(service, headers, params)
+    _also.set(switched_clusters(service, params, account)[1:])
+    if named := _named(service, body, params, account):
+        return named
     arn = str(_resource(service, method, path, headers, body, params, region, account))
     if service == "lambda" and path.rstrip("/").endswith("/provisioned-concurrency"):
         qualifier = lambda_svc._qp_first(params, "Qualifier")
         return f"{arn}:{qualifier}" if qualifier else arn
-    if service == "route53-recovery-cluster":
-        return _routing_control(body)
     if service == "route53" and arn == "*":
         return _of_route53(path)
     if service == "route53-recovery-control-config" and path.endswith("/safetyrules"):
@@ -188,8 +197,77 @@ def extract_resource_arn(  # noqa: PLR0917 -- MiniStack's signature
     return arn
 
 
+def _named(service: str, body: bytes, params: Any, account: str) -> str:
+    """Return the ARN that a request has in it, where MiniStack takes something else."""
+    match service:
+        case "route53-recovery-cluster":
+            return _routing_control(body)
+        case "ecs":
+            return _of_ecs(body)
+        case "rds":
+            return _of_rds(params, account)
+    return ""
+
+
 # MiniStack asks for a request's resource, then for its context, in the same task.
 _mapping: contextvars.ContextVar[str] = contextvars.ContextVar("_mapping", default="")
+_also: contextvars.ContextVar[list[str]] = contextvars.ContextVar("_also")
+
+
+@BRIDGE.replace(iam_evaluator, "enforce")
+def enforce(access_key: str, action: str, *rest: Any, resource_arn: str = "*", **more: Any) -> Any:
+    """Check an action on every resource that it needs; what is denied, or a false value."""
+    also = _also.get([]) if action in _SWITCHES else []
+    for arn in (resource_arn, *also):
+        if denied := _enforce(access_key, action, *rest, resource_arn=arn, **more):
+            return denied
+    return None
+
+
+_SWITCHES = {"rds:FailoverGlobalCluster", "rds:SwitchoverGlobalCluster"}
+
+
+def switched_clusters(service: str, params: Any, account: str) -> list[str]:
+    """Return what a switch of the writer is checked on: the global cluster and both writers."""
+    target = _parameter_of(params, "TargetDbClusterIdentifier")
+    if service != "rds" or not target:
+        return []
+    name = _parameter_of(params, "GlobalClusterIdentifier")
+    known = rds._resolve_global_cluster(name) or {}
+    writers = [
+        str(one["DBClusterArn"])
+        for one in known.get("GlobalClusterMembers", ())
+        if one.get("IsWriter")
+    ]
+    return [_global_cluster(name, account), target, *writers]
+
+
+def _of_rds(params: Any, account: str) -> str:
+    """Return the cluster that a request names by its ARN, or the global cluster."""
+    cluster = _parameter_of(params, "DBClusterIdentifier")
+    if cluster.startswith("arn:"):
+        return cluster
+    name = _parameter_of(params, "GlobalClusterIdentifier")
+    return _global_cluster(name, account) if name and not cluster else ""
+
+
+def _global_cluster(name: str, account: str) -> str:
+    return f"arn:aws:rds::{account}:global-cluster:{name}"
+
+
+def _parameter_of(params: Any, name: str) -> str:
+    found = params.get(name, "") if params else ""
+    return str(found[0] if isinstance(found, list) else found)
+
+
+def _of_ecs(body: bytes) -> str:
+    """Return the service that a request names by its ARN, the first of several."""
+    try:
+        data = json.loads(body or b"{}")
+    except ValueError:
+        return ""
+    named = [data.get("service"), data.get("resourceArn"), *(data.get("services") or [])]
+    return next((str(one) for one in named if str(one or "").startswith("arn:")), "")
 
 
 def _routing_control(body: bytes) -> str:
@@ -289,3 +367,4 @@ _tags = BRIDGE.original(tagging, "resource_tags")
 _pin = BRIDGE.original(app, "pin_request_origin")
 _request_tags = BRIDGE.original(iam_actions, "request_tag_context")
 _resource = BRIDGE.original(iam_actions, "extract_resource_arn")
+_enforce = BRIDGE.original(iam_evaluator, "enforce")
