@@ -13,7 +13,7 @@ from local.emulator import running_aws
 from local.pagerduty import FakePagerDuty
 from local.play import Played
 from local.slack import FakeSlack
-from local.stories import STORIES
+from local.stories import STORIES, in_mode
 from oncall.errors import BadInput
 from oncall.incident import Change, Entry, Incident
 from oncall.times import iso, parse, utc_now
@@ -104,6 +104,19 @@ def test_a_play_succeeds_only_resolved_with_nothing_left(
     outcome: str, left: tuple[str, ...], code: int
 ) -> None:
     assert code_of(played(an_incident(outcome=outcome), left=left)) == code
+
+
+def test_a_play_that_was_to_observe_succeeds_when_it_has_observed() -> None:
+    observing = in_mode(STORIES["queue-saturation"], "observe")
+    assert code_of(played(an_incident(outcome="observed"), story=observing)) == 0
+    assert code_of(played(an_incident(outcome="observed"))) != 0
+    assert code_of(played(an_incident(outcome="refused"), story=observing)) == 1
+
+
+def test_there_is_no_port_without_a_page() -> None:
+    ended = CliRunner().invoke(main, ["play", "kill-switch", "--headless", "--port", "8080"])
+    assert ended.exit_code == 2
+    assert "--port: there is no page with --headless." in ended.output
 
 
 def test_a_play_that_is_overdue_fails_even_if_the_incident_is_resolved() -> None:
