@@ -143,15 +143,13 @@ def status(glance: Glance | None, ended: str) -> dict[str, str]:
         good = glance.incident.outcome in {"resolved", "observed"}
         word = glance.incident.outcome.replace("_", " ").capitalize()
         return {"kind": "good" if good else "bad", "word": word, "text": text}
-    if ended:
-        return {"kind": "calm", "word": "Ended", "text": ended}
     if glance.incident and glance.incident.phase == "waiting":
         return {"kind": "ask", "word": "Waits for you", "text": text}
     if glance.state:
         return {"kind": "run", "word": "Running", "text": text}
     if glance.alarm == "ALARM":
         return {"kind": "bad", "word": "Alarm", "text": text}
-    return {"kind": "calm", "word": "Calm", "text": text}
+    return {"kind": "calm", "word": "Ended" if ended else "Calm", "text": ended or text}
 
 
 def facts(glance: Glance | None) -> list[tuple[str, str]]:

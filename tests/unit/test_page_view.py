@@ -44,6 +44,13 @@ def test_the_line_at_the_top_tells_how_it_stands(
     assert found["text"]
 
 
+def test_after_the_story_another_run_is_told_as_the_first_was() -> None:
+    again = Glance("x", state="Plan", incident=an_incident(), alarm="ALARM")
+    assert view.status(again, "The story is over.")["word"] == "Running"
+    assert view.status(Glance("x", alarm="ALARM"), "The story is over.")["word"] == "Alarm"
+    assert view.status(Glance("x", alarm="OK"), "The story is over.")["word"] == "Ended"
+
+
 def test_each_level_is_plotted_with_the_alarm_on_its_own_and_settings_with_their_changes() -> None:
     levels = view.Levels()
     for second in range(10):
