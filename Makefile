@@ -39,6 +39,11 @@ tools/peers/node_modules: .venv/.synced tools/peers/package-lock.json tools/peer
 	cd tools/peers && PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --ignore-scripts --silent --no-audit --no-fund
 	@touch $@
 
+tools/browser/.chromium: .venv/.synced tools/browser/package-lock.json tools/browser/unpack.mjs
+	cd tools/browser && export PATH="$(CURDIR)/.venv/bin:$$PATH" && \
+		npm ci --ignore-scripts --silent --no-audit --no-fund && node unpack.mjs
+	@touch $@
+
 setup: .venv/.synced $(SAM) tools/asl/node_modules ## install everything from the lock files
 
 build: $(SAM) requirements ## build the functions as they ship (.aws-sam/build)
@@ -61,7 +66,7 @@ unit: setup ## pure logic, sockets off
 contract: setup ## template, machines, contracts, roles and documents agree
 	.venv/bin/pytest tests/contract
 
-integration: setup ## parts on the embedded AWS, clients against local Slack and PagerDuty
+integration: setup tools/browser/.chromium ## parts on the embedded AWS, clients against local Slack and PagerDuty
 	.venv/bin/pytest -n 2 --dist loadfile tests/integration
 
 scenarios: setup ## stories on the embedded AWS, from the alarm to the last word in Slack
@@ -77,7 +82,7 @@ bench: setup peers ## figures; never part of a test run
 
 clean: ## remove what was installed and built
 	rm -rf .venv .tools .aws-sam tools/sam-cli/.venv tools/asl/node_modules tools/peers/.venv \
-		tools/peers/node_modules build
+		tools/peers/node_modules tools/browser/node_modules tools/browser/.chromium build
 
 local: setup build ## run FUNCTION=inspect_queue as deployed, from this tree; EVENT, HOST=1, CREDENTIALS=mine
 	.venv/bin/python -m local.sam invoke "$(FUNCTION)" $(SAM_LOCAL)
@@ -92,4 +97,4 @@ test-state: setup ## AWS's own evaluation of every machine, functions mocked (ne
 	TEST_STATE=1 .venv/bin/pytest tests/contract/test_teststate.py
 
 demo: .venv/.synced ## saturate a queue on the embedded AWS, watch the runbook deal with it
-	./runbook play queue-saturation
+	./runbook play queue-saturation --exit

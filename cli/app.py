@@ -5,6 +5,7 @@ What a command does is imported when it runs: `runbook --help` does not wait for
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -92,11 +93,25 @@ def main(ctx: click.Context, /, **given: Any) -> None:
 
 @main.command()
 @click.argument("story", shell_complete=completion.stories)
-@click.option("--headless", is_flag=True, help="No page and no questions: for pipelines.")
+@click.option("--headless", is_flag=True, help="No page, for pipelines.")
+@click.option("--mode", type=click.Choice(MODES), help="The runbook's own otherwise.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of the page, also without a terminal.")
+@click.option("--exit", "exits", is_flag=True, help="End with the story; the page stays otherwise.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option("--endpoint-url", help="Play on this running emulator [AWS_ENDPOINT_URL].")
-def play(story: str, headless: bool, output: str, endpoint_url: str | None) -> None:  # noqa: ARG001, FBT001 -- there is no page yet that --headless would leave out
+def play(  # noqa: PLR0917 -- click passes them by name
+    story: str,
+    headless: bool,  # noqa: FBT001 -- click passes flags so
+    mode: str | None,
+    port: int | None,
+    exits: bool,  # noqa: FBT001 -- as above
+    output: str,
+    endpoint_url: str | None,
+) -> None:
     """Make real trouble on the embedded AWS and watch the runbook deal with it.
+
+    On a terminal a page opens: the machine, the Slack thread with working buttons, the plot, and
+    more trouble to make. It stays after the story until Ctrl-C.
 
     STORY is queue-saturation, lambda-throttles, dlq-replay or route53-failover;
 
@@ -104,10 +119,28 @@ def play(story: str, headless: bool, output: str, endpoint_url: str | None) -> N
 
     or dlq-replay-too-early: dead letters, their consumer still failing.
     """
-    from cli.play import endpoint_of, play_story
+    from cli.play import Viewing, endpoint_of, play_story
+    from oncall.errors import BadInput
 
-    code = play_story(story, output=output, endpoint_url=endpoint_of(endpoint_url))
+    if headless and port is not None:
+        raise BadInput("--port: there is no page with --headless. Give for example --port 8080.")
+    at_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    shown = not headless and (at_terminal or port is not None)
+    viewing = Viewing(
+        port=(port or 0) if shown else None,
+        browser=at_terminal and _has_browser(),
+        stays=not exits,
+    )
+    code = play_story(
+        story, output=output, endpoint_url=endpoint_of(endpoint_url), mode=mode, viewing=viewing
+    )
     sys.exit(code)
+
+
+def _has_browser() -> bool:
+    """Whether there is a screen: without one, a browser would take the terminal."""
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform in {"darwin", "win32"} or any(os.environ.get(one) for one in screens)
 
 
 @main.command("list")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+import webbrowser
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -15,26 +18,59 @@ from cli.outcomes import FAILED, exit_code
 from cli.progress import Progress
 from local.document import document, pagerduty_told, threads
 from local.emulator import running_aws
+from local.page.server import Page
 from local.play import play
 from local.playground import Playground
-from local.stories import STORIES
+from local.stories import STORIES, in_mode
+from local.troubles import Troubles
+from local.watch import Watch
 from oncall.errors import BadInput
 from oncall.words import tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from local.aws import AwsAccount
     from local.play import Played
     from local.stories import Story
+    from local.watch import Glance
 
 
-def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
-    """Play, print, and return the exit code. Raises ``BadInput`` for a story that there is not."""
+_STAYS = "The story is over and all goes on: make more trouble, or end it: Ctrl-C in the terminal."
+_LOOK_SECONDS = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class Viewing:
+    """How a play is seen: by default in the terminal alone."""
+
+    port: int | None = None
+    """Of the page; ``None`` for no page, 0 for any that is free."""
+    browser: bool = False
+    """Whether to open one with the page."""
+    stays: bool = False
+    """Whether all goes on after the story, for those who look at the page, until Ctrl-C."""
+
+
+def play_story(
+    name: str,
+    *,
+    output: str,
+    endpoint_url: str | None,
+    mode: str | None = None,
+    viewing: Viewing | None = None,
+) -> int:
+    """Play, print, and return the exit code.
+
+    Raises ``BadInput`` for a story that there is not, or a port that is taken.
+    """
     if name not in STORIES:
         raise BadInput(
             f"story: there is no story {name!r}; there are {', '.join(STORIES)}. "
             f"Give for example runbook play {next(iter(STORIES))}."
         )
-    story = STORIES[name]
+    story = in_mode(STORIES[name], mode) if mode else STORIES[name]
+    seen = viewing or Viewing()
     if endpoint_url and story.own_aws:
         raise BadInput(
             f"--endpoint-url: {name} asks name servers, which only an emulator of its own has. "
@@ -43,12 +79,50 @@ def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
     # A pipeline that cancels sends SIGTERM: tidy up as for Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(Console(stderr=True), story.title))
-        progress.say("Starting the embedded AWS, deploying the runbooks and the pilot")
-        aws = stack.enter_context(running_aws(endpoint_url)) if endpoint_url else None
-        ground = stack.enter_context(ground_of(story, aws))
-        played = play(story, ground, progress.show)
-        progress.say("Stopping the embedded AWS")
+        page = None if seen.port is None else stack.enter_context(Page(story, seen.port))
+        if page and seen.browser:
+            webbrowser.open(page.url)
+        with Progress(Console(stderr=True), story.title, page.url if page else "") as progress:
+            progress.say("Starting the embedded AWS, deploying the runbooks and the pilot")
+            aws = stack.enter_context(running_aws(endpoint_url)) if endpoint_url else None
+            ground = stack.enter_context(ground_of(story, aws))
+            show = progress.show
+            if page:
+                page.attach(ground, stack.enter_context(Troubles(ground, story)))
+                stack.callback(page.detach)
+                show = _both(progress.show, page.show)
+            played = play(story, ground, show)
+        _print(played, output)
+        if page and seen.stays:
+            _stay(page, ground, story)
+    return code_of(played)
+
+
+def _both(one: Callable[[Glance], None], other: Callable[[Glance], None]) -> Callable[..., None]:
+    def show(glance: Glance) -> None:
+        one(glance)
+        other(glance)
+
+    return show
+
+
+def _stay(page: Page, ground: Playground, story: Story) -> None:
+    """Show what goes on, one run after the other, until Ctrl-C."""
+    click.echo(f"The page stays at {page.url}; Ctrl-C ends it.", err=True)
+    page.end(_STAYS)
+    watch = Watch(ground, story)
+    try:
+        while True:
+            glance = watch.look()
+            page.show(glance)
+            if glance.incident and watch.told(glance.incident):
+                watch = Watch(ground, story)
+            time.sleep(_LOOK_SECONDS)
+    except KeyboardInterrupt:
+        watch.abort(page.show)
+
+
+def _print(played: Played, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(document(played), indent=2, ensure_ascii=False))
     else:
@@ -56,7 +130,6 @@ def play_story(name: str, *, output: str, endpoint_url: str | None) -> int:
     for sentence in (played.overdue, *played.left):
         if sentence:
             click.echo(f"Not as it should be: {sentence.removesuffix('.')}.", err=True)
-    return code_of(played)
 
 
 def ground_of(story: Story, aws: AwsAccount | None = None) -> Playground:
@@ -65,8 +138,9 @@ def ground_of(story: Story, aws: AwsAccount | None = None) -> Playground:
 
 
 def code_of(played: Played) -> int:
-    """Return 0 only for a resolved incident that has left nothing behind."""
-    if played.outcome != "resolved":
+    """Return 0 only for a resolved incident that has left nothing behind, or an observed one."""
+    wanted = "observed" if played.story.mode == "observe" else "resolved"
+    if played.outcome != wanted:
         return exit_code(played.outcome) or FAILED
     return FAILED if played.left else 0
 

@@ -30,11 +30,15 @@ def sparkline(values: list[int]) -> str:
 
 
 class Progress:
-    """Shows glances; ``with Progress(console, title) as progress: progress.show(glance)``."""
+    """Shows glances; ``with Progress(console, title) as progress: progress.show(glance)``.
 
-    def __init__(self, console: Console, title: str) -> None:
+    ``page`` is where the same is to be seen in a browser, if anywhere.
+    """
+
+    def __init__(self, console: Console, title: str, page: str = "") -> None:
         self._console = console
         self._title = title
+        self._page = page
         self._started = time.monotonic()
         self._glance: Glance | None = None
         self._said: set[str] = set()
@@ -50,6 +54,8 @@ class Progress:
             self._live.start()
         else:
             self._print(self._title)
+            if self._page:
+                self._print(f"Page: {self._page}")
         return self
 
     def __exit__(
@@ -72,7 +78,7 @@ class Progress:
         """Show a glance; as a plain line only what is new, and a sign of life now and then."""
         self._glance = glance
         for row in glance.rows:
-            if row.level is not None:
+            if row.level is not None and not row.is_setting:
                 self._levels[row.name].append(row.level)
         line = glance.now + (f": {glance.state}" if glance.state else "")
         quiet = self._elapsed() - self._said_at < _SILENCE_SECONDS
@@ -92,6 +98,8 @@ class Progress:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw the display as it is now; rich calls this four times a second."""
         yield Text(f"{self._title}  {self._elapsed():.0f} s", style="bold")
+        if self._page:
+            yield Text(f"page  {self._page}")
         glance = self._glance
         if glance is None:
             return
@@ -100,7 +108,11 @@ class Progress:
         rows.add_column()
         rows.add_row("now", glance.now)
         for row in glance.rows:
-            graph = "" if row.level is None else f"{sparkline(list(self._levels[row.name]))}  "
+            graph = (
+                ""
+                if row.level is None or row.is_setting
+                else f"{sparkline(list(self._levels[row.name]))}  "
+            )
             rows.add_row(row.name, f"{graph}{row.text}")
         if glance.alarm:
             rows.add_row("alarm", Text(glance.alarm, style=_COLOURS.get(glance.alarm, "yellow")))

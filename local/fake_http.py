@@ -104,6 +104,11 @@ class FakeService(ABC):
         """Scheme, host and port: `http://127.0.0.1:<port>`."""
         return f"http://{_LOOPBACK}:{self._port}"
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it takes connections."""
+        return self._server is not None
+
     def __enter__(self) -> Self:
         self._serve()
         return self

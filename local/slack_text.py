@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 type Json = dict[str, Any]
 
-_CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 _ANGLE = re.compile(r"<([^<>\n]+)>")
-_EMPHASIS = re.compile(r"(?<![\w*_~])([*_~])(?=\S)(.+?)(?<=\S)\1(?![\w*_~])")
+EMPHASIS = re.compile(r"(?<![\w*_~])([*_~])(?=\S)(.+?)(?<=\S)\1(?![\w*_~])")
 _SHORTCODE = re.compile(r":([a-z0-9_+-]+):")
 _EMOJI = {
     "large_green_circle": "🟢",
@@ -131,7 +131,7 @@ class _Reader:
             lines += [f"│ {line}" for part in inner for line in part.splitlines()]
         lines += [f"[{file.title}]" for file in message.files]
         if message.reactions:
-            lines.append("  ".join(_emoji(f":{name}:") for name in message.reactions))
+            lines.append("  ".join(emoji(f":{name}:") for name in message.reactions))
         return lines or [""]
 
     def _blocks(self, blocks: Sequence[Json]) -> list[str]:
@@ -185,40 +185,27 @@ class _Reader:
     def _object(self, text: Json) -> str:
         if text["type"] == "mrkdwn":
             return self.plain(text["text"])
-        return _emoji(text["text"]) if text.get("emoji", True) else str(text["text"])
+        return emoji(text["text"]) if text.get("emoji", True) else str(text["text"])
 
     def plain(self, mrkdwn: str) -> str:
         """Mrkdwn without its marks. Code keeps its backticks: what to type must stay clear."""
         parts = []
         end = 0
-        for code in _CODE.finditer(mrkdwn):
+        for code in CODE.finditer(mrkdwn):
             parts += [self._prose(mrkdwn[end : code.start()]), self._code(code[0])]
             end = code.end()
         parts.append(self._prose(mrkdwn[end:]))
         return "".join(parts)
 
     def _prose(self, text: str) -> str:
-        bare = _EMPHASIS.sub(r"\2", _EMPHASIS.sub(r"\2", text))
-        return html.unescape(_emoji(_ANGLE.sub(lambda match: self._angle(match[1]), bare)))
+        bare = EMPHASIS.sub(r"\2", EMPHASIS.sub(r"\2", text))
+        return html.unescape(emoji(_ANGLE.sub(lambda match: self._angle(match[1]), bare)))
 
     def _code(self, code: str) -> str:
         return html.unescape(code.strip("`\n") if code.startswith("```") else code)
 
     def _angle(self, inner: str) -> str:
-        """`<…>`: a link, a mention, a channel or a date."""
-        target, _, label = inner.partition("|")
-        if target.startswith("!date^"):
-            _, seconds, pattern, *_ = target.split("^")
-            for part, form in _DATE_PARTS.items():
-                pattern = pattern.replace(part, self._at(float(seconds)).strftime(form))
-            return label if "{" in pattern else pattern
-        if target.startswith("@"):
-            return f"@{self._users.get(target[1:], label or target[1:])}"
-        if target.startswith("#"):
-            return f"#{self._channels.get(target[1:], label or target[1:])}"
-        if target.startswith("!"):
-            return label or f"@{target[1:]}"
-        return f"{label} ↗" if label else target
+        return angle_text(inner, self._users, self._channels, self._zone)
 
     def _at(self, seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, self._zone)
@@ -227,5 +214,29 @@ class _Reader:
         return self._at(seconds).strftime("%H:%M")
 
 
-def _emoji(text: str) -> str:
+def angle_text(
+    inner: str,
+    users: Mapping[str, str],
+    channels: Mapping[str, str] | None = None,
+    zone: tzinfo = UTC,
+) -> str:
+    """Return what ``<…>`` shows as: a link, a mention, a channel or a date."""
+    target, _, label = inner.partition("|")
+    if target.startswith("!date^"):
+        _, seconds, pattern, *_ = target.split("^")
+        at = datetime.fromtimestamp(float(seconds), zone)
+        for part, form in _DATE_PARTS.items():
+            pattern = pattern.replace(part, at.strftime(form))
+        return label if "{" in pattern else pattern
+    if target.startswith("@"):
+        return f"@{users.get(target[1:], label or target[1:])}"
+    if target.startswith("#"):
+        return f"#{(channels or {}).get(target[1:], label or target[1:])}"
+    if target.startswith("!"):
+        return label or f"@{target[1:]}"
+    return f"{label} ↗" if label else target
+
+
+def emoji(text: str) -> str:
+    """Return text with emoji for their short codes."""
     return _SHORTCODE.sub(lambda match: _EMOJI.get(match[1], match[0]), text)

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 _LAST_ORDERS_SECONDS = 15
 _LOOK_SECONDS = 0.4
 _LATEST_CALLS = 100
+_ANSWER_SECONDS = 120
+"""How long a person may read the plan before the next in line is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plotted:
+    """How a level is plotted over time."""
+
+    title: str
+    unit: str
+    alarmed: bool = False
+    """Whether the alarm's threshold is one of this level."""
+    setting: bool = False
+    """Whether it is what somebody has set, and not what comes of it."""
+    most: int | None = None
+    """The greatest that it can be, where there is such a thing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +51,22 @@ class Row:
     name: str
     text: str
     level: int | None = None
+    plot: Plotted | None = None
+
+    @property
+    def is_setting(self) -> bool:
+        """Whether the level is what somebody has set."""
+        return self.plot is not None and self.plot.setting
+
+
+_WAITING = Plotted("Orders that wait", "messages", alarmed=True)
+_CAP = Plotted("The worker's maximum concurrency", "at once", setting=True)
+_THROTTLED = Plotted("Calls that the API is refused", "a second", alarmed=True)
+_RESERVED = Plotted("The API's reserved concurrency", "at once", setting=True)
+_DEAD = Plotted("Dead letters", "messages", alarmed=True)
+_BEHIND = Plotted("Orders that wait", "messages")
+_FAILED = Plotted("Calls of clients that fail", "a second", alarmed=True)
+_SHARE = Plotted("Name servers that send clients to the standby", "%", most=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +110,10 @@ class Story:
     """Sentences on what the pilot owes in the end, given the ids of the orders that it took."""
     patience: float = 90.0
     """Seconds from the trouble to the last word told."""
+    mode: str = ""
+    """How the run is to go, ``observe``, ``ask`` or ``auto``; otherwise as the runbook has it."""
+    injects: Sequence[str] = ()
+    """What a person may do to it while it plays: ids of ``local.troubles``."""
 
 
 def see_queue(ground: Playground) -> Callable[[], Sequence[Row]]:
@@ -90,8 +126,8 @@ def see_queue(ground: Playground) -> Callable[[], Sequence[Row]]:
         mapping = functions.get_event_source_mapping(UUID=pilot.worker_mapping_id)
         cap = mapping.get("ScalingConfig", {}).get("MaximumConcurrency")
         return (
-            Row("queue", f"{waiting} waiting, {in_flight} in flight", waiting),
-            Row("worker", f"at most {cap} at once" if cap else "no cap"),
+            Row("queue", f"{waiting} waiting, {in_flight} in flight", waiting, _WAITING),
+            Row("worker", f"at most {cap} at once" if cap else "no cap", cap, _CAP),
         )
 
     return look
@@ -118,10 +154,12 @@ def see_api(ground: Playground) -> Callable[[], Sequence[Row]]:
         )["MetricDataResults"]
         throttled, running = (int(one["Values"][0]) if one["Values"] else 0 for one in found)
         answer = functions.get_function_concurrency(FunctionName=pilot.api_function)
-        reserved = answer.get("ReservedConcurrentExecutions", "none")
+        # The type stubs do not know that it is absent where nothing is reserved.
+        reserved: int | None = dict(answer).get("ReservedConcurrentExecutions")  # type: ignore[assignment]  # as above
+        kept = "none" if reserved is None else reserved
         return (
-            Row("calls", f"{throttled} throttled a second", throttled),
-            Row("api", f"{running} at once, {reserved} reserved"),
+            Row("calls", f"{throttled} throttled a second", throttled, _THROTTLED),
+            Row("api", f"{running} at once, {kept} reserved", reserved, _RESERVED),
         )
 
     return look
@@ -139,8 +177,8 @@ def see_dead_letters(ground: Playground) -> Callable[[], Sequence[Row]]:
         waiting, in_flight = _depth(sqs, pilot.queue_url)
         return (
             Row("downstream", "downstream well" if well else "downstream failing"),
-            Row("dead letters", f"dead letters: {dead} waiting, {held} in flight", dead),
-            Row("queue", f"orders: {waiting} waiting, {in_flight} in flight", waiting),
+            Row("dead letters", f"dead letters: {dead} waiting, {held} in flight", dead, _DEAD),
+            Row("queue", f"orders: {waiting} waiting, {in_flight} in flight", waiting, _BEHIND),
             Row("orders", f"{len(_written(aws, pilot))} written"),
         )
 
@@ -155,12 +193,14 @@ def see_shop(ground: Playground) -> Callable[[], Sequence[Row]]:
         since = time.monotonic() - 1
         calls = [call for call in watched.calls[-_LATEST_CALLS:] if call.at > since]
         failed = sum(not call.well for call in calls)
-        given = shop.told(watched.answers(), watched.region_of())
+        answers = watched.answers()
+        moved = [given == frozenset({shop.ADDRESSES["standby"]}) for given in answers.values()]
+        share = round(100 * sum(moved) / max(1, len(moved)))
         states = ", ".join(f"{where} {state}" for where, state in watched.consumers().items())
         return (
-            Row("clients", f"clients: {shop.shares(calls)}", failed),
+            Row("clients", f"clients: {shop.shares(calls)}", failed, _FAILED),
             Row("errors", f"{failed} errors a second"),
-            Row("dns", f"name servers: {given}"),
+            Row("dns", f"name servers: {shop.told(answers, watched.region_of())}", share, _SHARE),
             Row("consumers", f"consumers: {states}"),
         )
 
@@ -216,6 +256,30 @@ def set_kill_switch(ground: Playground, value: str) -> None:
     )
 
 
+def in_mode(story: Story, mode: str) -> Story:
+    """Return the story with its alarm tagged with a mode, and time for people to answer."""
+
+    def prepare(ground: Playground) -> None:
+        story.prepare(ground)
+        cloudwatch = ground.account.client("cloudwatch")
+        found = cloudwatch.describe_alarms(AlarmNames=[story.alarm(ground)])["MetricAlarms"]
+        cloudwatch.tag_resource(
+            ResourceARN=found[0]["AlarmArn"], Tags=[{"Key": "runbook:mode", "Value": mode}]
+        )
+
+    asked = replace(story, mode=mode, prepare=prepare)
+    if mode == "observe":
+        # What is only observed is still there in the end.
+        return replace(asked, missing=lambda _ground, _orders: ())
+    if mode == "ask":
+        wait = {"AnswerWithinSeconds": str(_ANSWER_SECONDS)}
+        patience = story.patience + 2 * _ANSWER_SECONDS
+        return replace(asked, runbooks={**story.runbooks, **wait}, patience=patience)
+    return asked
+
+
+_ALWAYS = ("slack", "pagerduty", "stop")
+
 _SATURATION = Story(
     id="queue-saturation",
     title="A burst of orders saturates a queue",
@@ -225,6 +289,7 @@ _SATURATION = Story(
     alarm=lambda ground: ground.pilot.backlog_alarm,
     view=see_queue,
     relieved="drained",
+    injects=("spike", "poison", "slow", "failing", *_ALWAYS),
 )
 _KILL_SWITCH = replace(
     _SATURATION,
@@ -247,6 +312,7 @@ _THROTTLES = Story(
     ),
     alarm=lambda ground: ground.pilot.api_throttles_alarm,
     view=see_api,
+    injects=("callers", *_ALWAYS),
     pilot={
         "ApiReservedConcurrency": "2",
         "ApiMilliseconds": "300",
@@ -283,6 +349,7 @@ _DEAD_LETTERS = Story(
     },
     missing=missing_orders,
     patience=150,
+    injects=("spike", "poison", "slow", "failing", *_ALWAYS),
 )
 _TOO_EARLY = replace(
     _DEAD_LETTERS,
@@ -315,6 +382,7 @@ _FAILOVER = Story(
     sender=lambda ground, stop: shop.Clients(ground.shop, stop),
     missing=missing_clients,
     patience=120,
+    injects=("primary", "standby", *_ALWAYS),
 )
 
 STORIES: Mapping[str, Story] = {

@@ -16,7 +16,7 @@ from oncall.services import Services, Settings
 from oncall.words import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from local.playground import Playground
     from local.stories import Row, Story
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.4
 _CLEAR_SECONDS = 30
 _ABORT_SECONDS = 15
+
+_ENDS = frozenset(
+    {"ExecutionSucceeded", "ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"}
+)
 
 type SettingKey = tuple[str, str]
 """Lever and resource."""
@@ -41,6 +45,13 @@ class Glance:
     """The state of the machine that the run is in."""
     doing: str = ""
     """The incident's own sentence."""
+    entered: Sequence[str] = ()
+    """The states that the run has entered, in order."""
+    over: bool = False
+    """Whether the run has ended."""
+    threshold: float | None = None
+    """The alarm's."""
+    incident: Incident | None = None
 
 
 class Watch:
@@ -60,13 +71,16 @@ class Watch:
         self._machine = ground.outputs["".join(map(str.capitalize, words)) + "Machine"]
         self._earlier = {run["executionArn"] for run in self._runs()}
         self._run: Any = None
+        self._entered: list[str] = []
+        self._last_event = 0
+        self._over = False
 
     def look(self) -> Glance:
         """Look at what the story shows, its alarm and the run."""
-        alarms = self._cloudwatch.describe_alarms(AlarmNames=[self._alarm])
-        state = self._state()
-        incident = self._found()
-        alarm = str(alarms["MetricAlarms"][0]["StateValue"])
+        found = self._cloudwatch.describe_alarms(AlarmNames=[self._alarm])["MetricAlarms"][0]
+        self._walk()
+        incident = self.incident()
+        alarm = str(found["StateValue"])
         now = f"Waiting for the alarm {self._alarm}"
         if self._run:
             now = "The runbook runs"
@@ -78,8 +92,12 @@ class Watch:
             now=now,
             rows=self._rows(),
             alarm=alarm,
-            state=state,
+            state=self._entered[-1] if self._entered else "",
             doing=incident.doing if incident else "",
+            entered=tuple(self._entered),
+            over=self._over,
+            threshold=found.get("Threshold"),
+            incident=incident,
         )
 
     def clear(self, show: Callable[[Glance], None]) -> None:
@@ -107,8 +125,8 @@ class Watch:
         while True:
             glance = self.look()
             show(glance)
-            incident = self.incident()
-            if incident and incident.status != "open" and self._told(incident):
+            incident = glance.incident
+            if incident and self.told(incident):
                 return ""
             if time.monotonic() > until:
                 return _overdue(glance, incident)
@@ -201,32 +219,41 @@ class Watch:
     def _runs(self) -> Sequence[Any]:
         return self._sfn.list_executions(stateMachineArn=self._machine)["executions"]
 
-    def _state(self) -> str:
-        """Return the state that the run has entered last."""
+    def _walk(self) -> None:
+        """Add the states that the run has entered since the last look."""
         if self._run is None:
             new = [run for run in self._runs() if run["executionArn"] not in self._earlier]
             self._run = new[-1] if new else None
-        if self._run is None:
-            return ""
-        history = self._sfn.get_execution_history(
+        if self._run is None or self._over:
+            return
+        entered: list[str] = []
+        last = self._last_event
+        for event in self._events():
+            if event["id"] <= last:
+                break
+            self._last_event = max(self._last_event, event["id"])
+            self._over |= event["type"] in _ENDS
+            if "stateEnteredEventDetails" in event:
+                entered.append(str(event["stateEnteredEventDetails"]["name"]))
+        self._entered += reversed(entered)
+
+    def _events(self) -> Iterator[Any]:
+        """Return the run's events, the latest first."""
+        pages = self._sfn.get_paginator("get_execution_history").paginate(
             executionArn=self._run["executionArn"],
             reverseOrder=True,
-            maxResults=20,
             includeExecutionData=False,
+            PaginationConfig={"PageSize": 50},
         )
-        names = (
-            event["stateEnteredEventDetails"]["name"]
-            for event in history["events"]
-            if "stateEnteredEventDetails" in event
-        )
-        return str(next(names, ""))
+        return (event for page in pages for event in page["events"])
 
     def _found(self) -> Incident | None:
         return self._ground.store.find(self._run["name"]) if self._run else None
 
-    def _told(self, incident: Incident) -> bool:
-        """Whether the channels know of the end."""
-        return not behind(incident, self._ground.store.report_state(incident.id))
+    def told(self, incident: Incident) -> bool:
+        """Whether the incident is closed and the channels know of it."""
+        state = self._ground.store.report_state(incident.id)
+        return incident.status != "open" and not behind(incident, state)
 
 
 def _overdue(glance: Glance, incident: Incident | None) -> str:

@@ -191,6 +191,16 @@ def steps(entered: Iterable[str], names: Collection[str]) -> set[tuple[str, str]
     return set(pairwise(name for name in entered if name in names))
 
 
+def failures(definition: Mapping[str, Any], entered: Sequence[str]) -> set[str]:
+    """Return the states that a run has left, the last time, by an error that was caught."""
+    states = definition["States"]
+    ways = transitions(states)
+    plain = {(way.source, way.target) for way in ways if not way.caught}
+    caught = {(way.source, way.target) for way in ways if way.caught} - plain
+    last = dict(pairwise(name for name in entered if name in states))
+    return {source for source, target in last.items() if (source, target) in caught}
+
+
 def _box(name: str, state: Mapping[str, Any], ways: Iterable[Transition]) -> Box:
     machines = [*state.get("Branches", ())]
     machines += [state[key] for key in ("ItemProcessor", "Iterator") if key in state]

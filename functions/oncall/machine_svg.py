@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from oncall.machine_layout import LINE_HEIGHT, place, steps
+from oncall.machine_layout import LINE_HEIGHT, failures, place, steps
 from oncall.svg import attribute, drawing, points, text, words_at
 
 if TYPE_CHECKING:
@@ -35,14 +35,16 @@ def machine_svg(
     """Draw an Amazon States Language definition (a dict with ``StartAt`` and ``States``) as SVG.
 
     ``entered`` are the names of the states that a run has entered, in order and as often as it did,
-    those inside a Map too; ``current`` is where it is now, ``failed`` are states that ended in an
-    error. View ``main`` leaves out the states of bad ends that the run did not enter. ``theme``
-    None leaves out ``<style>``, for a page that has ``svg.stylesheet()``.
+    those inside a Map too; ``current`` is where it is now. Failed are states that it has left by an
+    error, as ``entered`` tells, and those in ``failed``. View ``main`` leaves out the states of bad
+    ends that the run did not enter. ``theme`` None leaves out ``<style>``, for a page that has
+    ``svg.stylesheet()``.
 
     Every state is a ``<g class="rb-state rb-<status>" data-state="<name>">`` with the Comment as
     its ``<title>``; a status is ``new``, ``done``, ``current`` or ``failed``.
     """
     layout = place(definition, view=view, entered=entered)
+    failed = sorted({*failed, *failures(definition, entered)})
     status = _statuses(layout, entered, current, failed)
     label = title or "State machine"
     return drawing(

@@ -28,6 +28,8 @@ _TICKS = 4
 _COLOURS = 4
 _TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 _TIME_WIDTH = 78.0
+_UTC_WIDTH = 16.0
+"""Where the first clock time would be too near to the word before them."""
 _DAY_SECONDS = 86_400
 _LONG_SECONDS = 1_800
 """From here on times are written without seconds."""
@@ -141,9 +143,10 @@ def plot_svg(
 
 
 def _nice(most: float) -> float:
-    """Return the next number from 1, 2, 3, 4, 6, 8 times a power of ten: four round steps."""
+    """Return a number a little above, of which a quarter is round too."""
     power = 10.0 ** math.floor(math.log10(most))
-    return next(n * power for n in (1, 2, 4, 6, 8, 10, 20) if n * power >= most * 1.05)
+    steps = (1, 2, 4, 8, 12, 20) if power == 1 else (1, 2, 4, 6, 8, 10, 20)
+    return next(step * power for step in steps if step * power >= most * 1.05)
 
 
 def _lanes(marks: Sequence[Mark], scale: _Scale) -> list[int]:
@@ -220,9 +223,10 @@ def _clock(scale: _Scale) -> Iterator[str]:
         x = scale.x(moment)
         yield _stroke((x, scale.bottom), (x, scale.bottom + 4), "rb-axis")
         anchor = "end" if x > scale.right - _TIME_WIDTH / 3 else "middle"
-        yield words_at(x, scale.bottom + 18, f"{moment:{form}}", "rb-small", anchor)
+        if x > _LEFT + _UTC_WIDTH:
+            yield words_at(x, scale.bottom + 18, f"{moment:{form}}", "rb-small", anchor)
         at += step
-    yield words_at(scale.right, 18, "UTC", "rb-small", "end")
+    yield words_at(14, scale.bottom + 18, "UTC", "rb-small")
 
 
 def _threshold(scale: _Scale, value: float, label: str) -> Iterator[str]:
@@ -287,6 +291,6 @@ def _description(
         else:
             said.append(f"{one.name}: no data.")
     if threshold is not None:
-        said.append(f"{label or 'Threshold'}: {threshold:g}.")
+        said.append(f"{label or f'threshold {threshold:g}'}.")
     said += [f"{mark.at.astimezone(UTC):%H:%M:%S} {mark.label}." for mark in marks]
     return " ".join(said)

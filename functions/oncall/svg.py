@@ -129,9 +129,11 @@ def drawing(
     """Return a whole SVG: ``label`` is its name for a screen reader. ``theme`` None: no style."""
     width, height = (_number(length) for length in size)
     style = f"<style>{stylesheet(theme)}</style>" if theme else ""
+    # A page with a stylesheet of its own may forbid styles in attributes.
+    fits = ' style="max-width:100%;height:auto"' if theme else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" style="max-width:100%;height:auto" '
+        f'width="{width}" height="{height}"{fits} '
         f'role="img" aria-label={attribute(label)}>'
         f"<title>{text(label)}</title><desc>{text(description, 4_000)}</desc>{style}"
         f'<rect class="rb-ground" width="{width}" height="{height}" rx="8"/>'

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from cli.app import main
 from cli.incidents import duration, read_input, row
 from cli.outcomes import exit_code
-from cli.play import code_of, play_story, told
+from cli.play import Viewing, code_of, play_story, told
 from local.emulator import running_aws
 from local.pagerduty import FakePagerDuty
 from local.play import Played
 from local.slack import FakeSlack
-from local.stories import STORIES
+from local.stories import STORIES, in_mode
 from oncall.errors import BadInput
 from oncall.incident import Incident
 from oncall.times import iso, parse, utc_now
@@ -69,6 +69,42 @@ def test_a_play_succeeds_only_resolved_with_nothing_left(
     outcome: str, left: tuple[str, ...], code: int
 ) -> None:
     assert code_of(played(an_incident(outcome=outcome), left=left)) == code
+
+
+def test_a_play_that_was_to_observe_succeeds_when_it_has_observed() -> None:
+    observing = in_mode(STORIES["queue-saturation"], "observe")
+    assert code_of(played(an_incident(outcome="observed"), story=observing)) == 0
+    assert code_of(played(an_incident(outcome="observed"))) != 0
+    assert code_of(played(an_incident(outcome="refused"), story=observing)) == 1
+
+
+def test_there_is_no_port_without_a_page() -> None:
+    ended = CliRunner().invoke(main, ["play", "kill-switch", "--headless", "--port", "8080"])
+    assert ended.exit_code == 2
+    assert "--port: there is no page with --headless." in ended.output
+
+
+@pytest.mark.parametrize(
+    ("words", "viewing"),
+    [
+        ([], Viewing(port=None, stays=True)),
+        (["--headless"], Viewing(port=None, stays=True)),
+        (["--port", "0"], Viewing(port=0, stays=True)),
+        (["--port", "8080", "--exit"], Viewing(port=8080, stays=False)),
+    ],
+)
+def test_without_a_terminal_there_is_a_page_only_on_request(
+    words: list[str], viewing: Viewing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def play(_story: str, **options: Any) -> int:
+        asked.append(options["viewing"])
+        return 0
+
+    monkeypatch.setattr("cli.play.play_story", play)
+    assert CliRunner().invoke(main, ["play", "kill-switch", *words]).exit_code == 0
+    assert asked == [viewing]
 
 
 def test_a_play_that_is_overdue_fails_even_if_the_incident_is_resolved() -> None:

@@ -75,6 +75,16 @@ def test_a_run_that_failed_is_drawn_to_its_end_in_the_main_view() -> None:
     assert_clear(place(MACHINES["queue-saturation"], entered=(*RUN, *BAD_END)))
 
 
+def test_a_state_that_was_left_by_an_error_has_failed_until_it_is_left_otherwise() -> None:
+    machine = MACHINES["queue-saturation"]
+    moved = (*RUN[:6], "Put back and look again", "Inspect queue", "Plan relief")
+    assert "rb-failed" in drawn(machine_svg(machine, entered=moved))["Set mapping concurrency"]
+    again = (*moved, *RUN[3:])
+    assert "rb-done" in drawn(machine_svg(machine, entered=again))["Set mapping concurrency"]
+    helped = (*RUN, "Has it helped?", "Put back and look again")
+    assert "rb-failed" not in drawn(machine_svg(machine, entered=helped))["Has it helped?"]
+
+
 def test_states_and_ways_of_a_run_are_told_apart() -> None:
     machine = MACHINES["queue-saturation"]
     svg = machine_svg(machine, entered=RUN, current=RUN[-1], failed=["Plan relief"])
