@@ -46,6 +46,21 @@ RESPONSE_URL_SECONDS = 30 * 60
 ACKNOWLEDGE_SECONDS = 3.0
 """An interaction that is not acknowledged by then shows the person an error."""
 
+MAX_ALT_TEXT = 1_000
+"""https://docs.slack.dev/reference/methods/files.getUploadURLExternal, alt_txt_too_large"""
+
+_SCOPES = {
+    "chat.postMessage": "chat:write",
+    "chat.update": "chat:write",
+    "chat.postEphemeral": "chat:write",
+    "conversations.replies": "channels:history",
+    "reactions.add": "reactions:write",
+    "files.getUploadURLExternal": "files:write",
+    "files.completeUploadExternal": "files:write",
+}
+"""What a bot token needs for a method, by the method's page; the others need none."""
+_FILES_PER_MINUTE = 100
+"""Of each of the two methods: tier 4 is 100 or more a minute."""
 _BURST_SECONDS = 5
 _ESCAPED_MENTION = re.compile(r"<(!(?:channel|here|everyone|subteam\^\w+)|@[UW]\w+)(?:\|[^>]*)?>")
 _BARE_MENTION = re.compile(r"(?<![\w@])@(channel|here|everyone)\b")
@@ -142,8 +157,11 @@ class File:
     id: str
     name: str
     title: str
-    content: bytes
+    alt: str = ""
+    """For screen readers."""
+    content: bytes = b""
     message_ts: str | None = None
+    is_complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -220,9 +238,12 @@ class FakeSlack(FakeService):
         """Every message, oldest first."""
         self.ephemerals: list[Ephemeral] = []
         self.files: list[File] = []
+        self.scopes = set(_SCOPES.values())
+        """What the bot's token may; take one away and its methods answer missing_scope."""
         self._response_urls: dict[str, _ResponseUrl] = {}
         burst = max(1, round(rate * _BURST_SECONDS))
         self._post_rate = RateLimit(burst, burst / rate, clock)
+        self._file_rate = RateLimit(_FILES_PER_MINUTE, 60, clock)
         self._update_rate = RateLimit(updates_per_minute, 60, clock)
         self._last_ts = 0
         self._methods: dict[str, Callable[[Json], Json]] = {
@@ -236,6 +257,11 @@ class FakeSlack(FakeService):
             "files.getUploadURLExternal": self._get_upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
+
+    def up(self) -> None:
+        """End every failure mode, and give back the scopes that were taken away."""
+        self.scopes = set(_SCOPES.values())
+        super().up()
 
     @property
     def base_url(self) -> str:
@@ -317,14 +343,20 @@ class FakeSlack(FakeService):
         return Answer(status or 200, {"ok": False, "error": code})
 
     def _call(self, method: str, request: Request) -> Answer:
+        body: Json
         try:
             arguments = _arguments(request)
             self._authenticate(request, arguments)
             if method not in self._methods:
                 return self.failure("unknown_method", None)
+            needed = _SCOPES.get(method, "")
+            if needed and needed not in self.scopes:
+                provided = ",".join(sorted(self.scopes))
+                body = {"ok": False, "error": "missing_scope", "needed": needed}
+                return Answer(200, body | {"provided": provided})
             return Answer(200, {"ok": True, **self._methods[method](arguments)})
         except _SlackError as refusal:
-            body: Json = {"ok": False, "error": refusal.code}
+            body = {"ok": False, "error": refusal.code}
             if refusal.messages:
                 body["errors"] = refusal.messages
                 body["response_metadata"] = {"messages": [f"[ERROR] {m}" for m in refusal.messages]}
@@ -456,38 +488,59 @@ class FakeSlack(FakeService):
         return {}
 
     def _get_upload_url(self, arguments: Json) -> Json:
-        if not arguments.get("filename") or int(arguments.get("length") or 0) <= 0:
+        """See https://docs.slack.dev/reference/methods/files.getUploadURLExternal."""
+        length = str(arguments.get("length") or 0)
+        if not length.isdecimal():
             raise _SlackError("invalid_arguments")
+        if not arguments.get("filename") or int(length) == 0:
+            raise _SlackError("missing_argument")
+        alt = str(arguments.get("alt_txt") or "")
+        if len(alt) > MAX_ALT_TEXT:
+            raise _SlackError("alt_txt_too_large")
+        _wait_for(self._file_rate, "files.getUploadURLExternal")
         file_id = f"F{len(self.files) + 1:08d}"
-        self.files.append(File(file_id, arguments["filename"], arguments["filename"], b""))
+        name = arguments["filename"]
+        self.files.append(File(file_id, name, name, alt))
         return {"file_id": file_id, "upload_url": f"{self.origin}/upload/v1/{file_id}"}
 
     def _upload(self, file_id: str, request: Request) -> Answer:
+        """Take a file's raw bytes; "a non-200 response indicates a failure" is all it says."""
         for file in self.files:
-            if file.id == file_id and file.message_ts is None:
+            if file.id == file_id and not file.is_complete:
                 file.content = request.body
                 return Answer(200, f"OK - {len(request.body)}")
         return Answer(404, "not found")
 
     def _complete_upload(self, arguments: Json) -> Json:
+        """See https://docs.slack.dev/reference/methods/files.completeUploadExternal."""
         asked = _json_argument(arguments, "files", list, "invalid_arguments")
+        if not asked:
+            raise _SlackError("invalid_arguments")
         named = arguments.get("channel_id")
         channel = None if named is None else self._channel({"channel": named}, by_name=False)
         thread_ts = arguments.get("thread_ts")
         if channel is not None and thread_ts is not None:
-            self._message(channel, thread_ts, "thread_not_found")
+            parent = self._message(channel, thread_ts, "thread_not_found")
+            if parent.thread_ts is not None:
+                # "Never use a reply's ts value; use its parent instead."
+                raise _SlackError("thread_not_found")
         shared = []
         for entry in asked:
-            file = next((f for f in self.files if f.id == entry.get("id") and f.content), None)
+            known = (f for f in self.files if f.id == entry.get("id"))
+            # "This method can only be called once."
+            file = next((f for f in known if f.content and not f.is_complete), None)
             if file is None:
                 raise _SlackError("file_not_found")
-            file.title = entry.get("title") or file.name
-            shared.append(file)
+            shared.append((file, entry.get("title") or file.name))
+        _wait_for(self._file_rate, "files.completeUploadExternal")
+        for file, title in shared:
+            file.title, file.is_complete = title, True
+        files = [file for file, _ in shared]
         if channel is not None:
             comment = arguments.get("initial_comment") or ""
             content = Version(0.0, comment, [], [], {})
-            self._store(channel, thread_ts, content, files=shared)
-        return {"files": [{"id": file.id, "title": file.title} for file in shared]}
+            self._store(channel, thread_ts, content, files=files)
+        return {"files": [{"id": file.id, "title": file.title} for file in files]}
 
     def _block_actions(self, message: Message, action_id: str, user: str, *, stale: bool) -> Json:
         versions = message.versions if stale else message.versions[-1:]
@@ -609,7 +662,10 @@ class FakeSlack(FakeService):
         if message.reactions:
             body["reactions"] = [{"name": name, "count": 1} for name in message.reactions]
         if message.files:
-            body["files"] = [{"id": f.id, "name": f.name, "title": f.title} for f in message.files]
+            body["files"] = [
+                {"id": f.id, "name": f.name, "title": f.title, "alt_txt": f.alt}
+                for f in message.files
+            ]
         return body
 
 

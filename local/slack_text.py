@@ -129,7 +129,10 @@ class _Reader:
             if not inner:
                 inner = [self.plain(attachment.get("fallback", ""))]
             lines += [f"│ {line}" for part in inner for line in part.splitlines()]
-        lines += [f"[{file.title}]" for file in message.files]
+        lines += [
+            f"[graph: {file.title}]" if file.name.endswith(".png") else f"[{file.title}]"
+            for file in message.files
+        ]
         if message.reactions:
             lines.append("  ".join(emoji(f":{name}:") for name in message.reactions))
         return lines or [""]

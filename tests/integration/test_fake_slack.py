@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.error import URLError
@@ -536,7 +537,12 @@ def test_a_reaction_is_added_once(slack: FakeSlack, client: WebClient) -> None:
 def test_a_picture_lands_in_the_thread(slack: FakeSlack, client: WebClient) -> None:
     parent = post(client)["ts"]
     client.files_upload_v2(
-        channel=CHANNEL, thread_ts=parent, filename="depth.png", title="Depth", content=b"\x89PNG"
+        channel=CHANNEL,
+        thread_ts=parent,
+        filename="depth.png",
+        title="Depth",
+        alt_txt="Rises to 12,900.",
+        content=b"\x89PNG",
     )
     announced = client.files_getUploadURLExternal(filename="later.png", length=4)["file_id"]
     for missing in (announced, "F404"):
@@ -547,11 +553,75 @@ def test_a_picture_lands_in_the_thread(slack: FakeSlack, client: WebClient) -> N
         assert refusal(never_uploaded) == "file_not_found"
     with pytest.raises(SlackApiError) as empty:
         client.files_getUploadURLExternal(filename="depth.png", length=0)
-    assert refusal(empty) == "invalid_arguments"
+    assert refusal(empty) == "missing_argument"
     _, reply = slack.thread(parent)
     (file,) = reply.files
     assert (file.name, file.title, file.content) == ("depth.png", "Depth", b"\x89PNG")
+    assert file.alt == "Rises to 12,900."
     assert file.message_ts == reply.ts
+
+
+def uploaded(slack: FakeSlack, client: WebClient) -> str:
+    announced = client.files_getUploadURLExternal(filename="depth.png", length=4)
+    with urllib.request.urlopen(announced["upload_url"], data=b"\x89PNG") as answer:  # noqa: S310 -- the fake's
+        assert answer.status == 200
+    assert slack.files[-1].content == b"\x89PNG"
+    return str(announced["file_id"])
+
+
+def test_an_upload_is_completed_once(slack: FakeSlack, client: WebClient) -> None:
+    post(client)
+    file = {"id": uploaded(slack, client), "title": "Depth"}
+    client.files_completeUploadExternal(files=[file], channel_id=CHANNEL)
+    with pytest.raises(SlackApiError) as again:
+        client.files_completeUploadExternal(files=[file], channel_id=CHANNEL)
+    assert refusal(again) == "file_not_found"
+    assert len([message for message in slack.messages if message.files]) == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        ({"channel_id": "C404"}, "channel_not_found"),
+        ({"channel_id": "#oncall"}, "channel_not_found"),
+        ({"channel_id": CHANNEL, "thread_ts": "1.000001"}, "thread_not_found"),
+    ],
+)
+def test_a_picture_needs_a_channel_id_and_a_thread(
+    slack: FakeSlack, client: WebClient, where: dict[str, str], code: str
+) -> None:
+    file = {"id": uploaded(slack, client), "title": "Depth"}
+    with pytest.raises(SlackApiError) as refused:
+        client.files_completeUploadExternal(files=[file], **where)
+    assert refusal(refused) == code
+    assert slack.messages == []
+
+
+def test_alt_text_has_a_limit(client: WebClient) -> None:
+    client.files_getUploadURLExternal(filename="a.png", length=1, alt_txt="x" * 1000)
+    with pytest.raises(SlackApiError) as long:
+        client.files_getUploadURLExternal(filename="a.png", length=1, alt_txt="x" * 1001)
+    assert refusal(long) == "alt_txt_too_large"
+
+
+def test_a_picture_needs_the_scope(slack: FakeSlack, client: WebClient) -> None:
+    slack.scopes -= {"files:write"}
+    post(client)
+    with pytest.raises(SlackApiError) as refused:
+        client.files_upload_v2(channel=CHANNEL, filename="a.png", content=b"x")
+    assert refusal(refused) == "missing_scope"
+    assert refused.value.response["needed"] == "files:write"
+    slack.up()
+    client.files_upload_v2(channel=CHANNEL, filename="a.png", content=b"x")
+
+
+def test_uploads_are_tier_4(slack: FakeSlack, client: WebClient) -> None:
+    for _ in range(100):
+        client.files_getUploadURLExternal(filename="a.png", length=1)
+    with pytest.raises(SlackApiError) as limited:
+        client.files_getUploadURLExternal(filename="a.png", length=1)
+    assert limited.value.response.status_code == 429
+    assert len(slack.files) == 100
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -753,12 +823,13 @@ def test_a_thread_reads_as_it_would_in_slack(
     )
     client.chat_postMessage(channel=CHANNEL, thread_ts=ts, text="*alice* approved: 20 → 60")
     clock.now += 60
-    client.files_upload_v2(channel=CHANNEL, thread_ts=ts, title="depth", content="png")
+    picture = {"filename": "depth.png", "title": "depth", "content": "png"}
+    client.files_upload_v2(channel=CHANNEL, thread_ts=ts, **picture)
     assert slack.render_text(slack.thread(ts)) == (
         "#oncall  03:00, updated 03:02\n"
         "🟢 orders: drained.\n"
         "   ↳ 03:02 alice approved: 20 → 60\n"
-        "   ↳ 03:03 [depth]"
+        "   ↳ 03:03 [graph: depth]"
     )
 
 
