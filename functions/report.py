@@ -7,6 +7,10 @@ the difference, so it may be called at any time and as often as one likes.
 What has been sent is remembered after every single success. A crash, or an answer that is lost,
 between sending and remembering repeats one Slack message a channel and attempt at most, and a
 change event; PagerDuty's other events carry a ``dedup_key`` and repeat without effect.
+
+Graphs come last, when all that the batch had to say is said, and at most for some seconds: a
+picture that fails is one line in the thread, once an incident, and one that a crash interrupts is
+tried once more.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -25,14 +30,17 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oncall import messages, pages
+from oncall import graph_images, graphs, messages, pages
 from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
 from oncall.errors import NotDelivered, NotFound
+from oncall.graph_images import NoGraph
 from oncall.headline import told_elsewhere
 from oncall.links import links_of
+from oncall.messages import Message
 from oncall.reports import report_json, report_key, report_link, report_markdown
 from oncall.secret_values import SecretValues
 from oncall.step import logged, logger, services
+from oncall.texts import escape
 from oncall.times import iso, parse
 
 if TYPE_CHECKING:
@@ -40,13 +48,17 @@ if TYPE_CHECKING:
 
     from oncall.incident import Incident
     from oncall.links import Links
-    from oncall.messages import Message
     from oncall.services import Services
 
 _CLAIM = timedelta(seconds=120)
 """As long as the function may run (its Timeout): nobody else reports the incident meanwhile."""
 _REPORTED = ("RECORD", "ENTRY#", "CHANGE#")
 """Beginnings of the sort keys whose change may be news."""
+_GRAPH_SECONDS = 10.0
+"""After so long no further graph is begun: the next messages wait."""
+_GRAPH_RESERVE = 60.0
+"""Seconds that must be left to the function for a graph; its calls' time limits add up to less."""
+_GRAPH_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +102,13 @@ def _reporter() -> Reporter:
     return Reporter(services(), ReportSettings.from_environment())
 
 
-def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any]:
+def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Report one incident, or each incident that a batch of stream records names."""
     reporter = _reporter()
-    reporter.forget_outages()
+    reporter.begin()
     if "incident" in event:
         _report(reporter, str(event["incident"]))
+        reporter.show_graphs(_seconds_for_graphs(context))
         return {"delivered": event["incident"]}
     failed = []
     for incident, sequence_number in _incidents_in(event["Records"]):
@@ -103,7 +116,13 @@ def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any]:
             _report(reporter, incident)
         except Exception:  # noqa: BLE001 -- logged there; one incident must not block the others
             failed.append({"itemIdentifier": sequence_number})
+    reporter.show_graphs(_seconds_for_graphs(context))
     return {"batchItemFailures": failed}
+
+
+def _seconds_for_graphs(context: Any) -> float:
+    left: float = context.get_remaining_time_in_millis() / 1000
+    return min(_GRAPH_SECONDS, left - _GRAPH_RESERVE)
 
 
 def _report(reporter: Reporter, incident: str) -> None:
@@ -140,6 +159,8 @@ class Told:
         self._stored = json.dumps(self._state)
         self.deferred = False
         """Whether an edit waits for its time."""
+        self.texts_owed = self._state.get("owed", False) and not self._state.get("only_graph")
+        """Whether something besides a graph was owed when this was read."""
 
     def get(self, channel: str) -> dict[str, Any]:
         """Return a copy of what is remembered of a channel."""
@@ -152,10 +173,12 @@ class Told:
             self._state[channel] = {**self._state.get(channel, {}), **fields}
             self._store(owed=True)
 
-    def finish(self, *, owed: bool) -> None:
-        """Remember whether the sweeper has to come back."""
+    def finish(self, *, owed: bool, graph: bool = False) -> None:
+        """Remember whether the sweeper has to come back, also where it is for a ``graph`` alone."""
         with self._lock:
-            self._store(owed=owed or self.deferred)
+            owed = owed or self.deferred
+            self._state["only_graph"] = graph and not owed
+            self._store(owed=owed or graph)
 
     def _store(self, *, owed: bool) -> None:
         self._state["owed"] = owed
@@ -173,10 +196,12 @@ class Reporter:
         self._settings = settings
         self._secrets = SecretValues(aws)
         self._out: set[str] = set()
+        self._undrawn: list[str] = []
 
-    def forget_outages(self) -> None:
+    def begin(self) -> None:
         """Try every channel again: called at the start of a batch."""
         self._out.clear()
+        self._undrawn.clear()
 
     def deliver(self, incident_id: str) -> None:
         """Bring every channel up to date. Raises ``NotDelivered`` when one of them is not.
@@ -206,7 +231,10 @@ class Reporter:
             ]
             for task in tasks:
                 faults += task.result()
-        told.finish(owed=bool(faults))
+        graph = "slack" not in self._out and self._graph_due(incident, told)
+        if graph:
+            self._undrawn.append(incident_id)
+        told.finish(owed=bool(faults), graph=bool(graph))
         if faults:
             raise NotDelivered(
                 f"Incident {incident_id} is not told everywhere: {'; '.join(faults)}."
@@ -389,6 +417,78 @@ class Reporter:
                 raise ChannelDown("the thread is gone; the next try starts another") from error
             told.remember("slack", seq=reply.last_seq)
 
+    # Graphs
+
+    def show_graphs(self, seconds: float) -> None:
+        """Show the graphs of what has been delivered, beginning none after so many seconds.
+
+        Raises nothing: whoever reads the thread has been told all the same. What is left undone is
+        owed, and the sweeper has it made.
+        """
+        ends = time.monotonic() + seconds
+        for incident in self._undrawn:
+            if time.monotonic() > ends:
+                logger.info("no time for a graph now", extra={"correlation_id": incident})
+                continue
+            try:
+                with logged(incident=incident):
+                    self._show_graph(incident)
+            except Exception:  # noqa: BLE001, S110 -- logged there; a picture fails no report
+                pass
+
+    def _graph_due(self, incident: Incident, told: Told) -> str:
+        if not self._settings.slack_secret or not told.get("slack").get("ts"):
+            return ""
+        return graphs.due(incident, told.get("graph").get("done", ()))
+
+    def _show_graph(self, incident_id: str) -> None:
+        store = self._aws.store
+        if not store.claim_report(incident_id, _CLAIM):
+            return  # whoever reports it by now shows the graph as well
+        try:
+            incident, told = store.load(incident_id), Told(self._aws, incident_id)
+            which = self._graph_due(incident, told)
+            if which:
+                self._draw(incident, told, which)
+            told.finish(owed=told.texts_owed)
+        finally:
+            store.release_report(incident_id)
+
+    def _draw(self, incident: Incident, told: Told, which: str) -> None:
+        known, slack = told.get("graph"), told.get("slack")
+        done = {"done": [*known.get("done", ()), which], "tries": 0}
+        tries = int(known.get("tries", 0))
+        if tries >= _GRAPH_TRIES:
+            logger.warning("the graph was begun and never finished", extra={"graph": which})
+            told.remember("graph", **done)
+            return
+        told.remember("graph", tries=tries + 1)
+        token = self._secret(self._settings.slack_secret, "bot_token")
+        channel = SlackChannel(token, slack["channel"], self._settings.slack_api_url, patient=False)
+        failure = self._post_graph(channel, incident, which, slack["ts"])
+        told.remember("graph", **done)
+        if failure and not known.get("failed"):
+            told.remember("graph", failed=True)
+            _say_no_graph(channel, failure, slack["ts"])
+
+    def _post_graph(
+        self, channel: SlackChannel, incident: Incident, which: str, thread: str
+    ) -> str:
+        """Put a graph into the thread; return why there is none."""
+        try:
+            taken = graph_images.take(self._aws, incident)
+            if taken:
+                graph, picture = taken
+                name = f"{incident.id}-{which}.png"
+                channel.upload(picture, name=name, title=graph.title, alt=graph.alt, thread=thread)
+        except (NoGraph, ChannelDown, Refused, Gone) as error:
+            logger.warning("no graph", extra={"graph": which, "reason": str(error)})
+            return str(error)
+        except Exception as error:  # noqa: BLE001 -- logged and told; a picture fails no report
+            logger.exception("no graph", extra={"graph": which})
+            return type(error).__name__
+        return ""
+
     # PagerDuty
 
     def _page(self, incident: Incident, told: Told) -> None:
@@ -421,6 +521,14 @@ class Reporter:
         if not value:
             raise ChannelDown(f'the secret {arn} has no "{name}"')
         return value
+
+
+def _say_no_graph(channel: SlackChannel, why: str, thread: str) -> None:
+    """Say once an incident why its thread has no graph; where even that fails, the log has it."""
+    try:
+        channel.post(Message(escape(f"no graph: {why}", 400)), thread)
+    except (ChannelDown, Refused, Gone) as error:
+        logger.warning("could not say so", extra={"reason": str(error)})
 
 
 def _plainer[T](

@@ -23,6 +23,7 @@ _READERS = (
     "verify-failover",
     "dispatch-alarm",
     "reconcile",
+    "report",
 )
 """Functions that read service files."""
 _ASKS_NAME_SERVERS = "verify-failover"

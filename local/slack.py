@@ -239,7 +239,7 @@ class FakeSlack(FakeService):
         self.ephemerals: list[Ephemeral] = []
         self.files: list[File] = []
         self.scopes = set(_SCOPES.values())
-        """What the bot's token may; take one away and its methods answer missing_scope."""
+        """What the bot's token may."""
         self._response_urls: dict[str, _ResponseUrl] = {}
         burst = max(1, round(rate * _BURST_SECONDS))
         self._post_rate = RateLimit(burst, burst / rate, clock)
@@ -257,6 +257,10 @@ class FakeSlack(FakeService):
             "files.getUploadURLExternal": self._get_upload_url,
             "files.completeUploadExternal": self._complete_upload,
         }
+
+    def lacks(self, scope: str) -> None:
+        """Take a scope away from the bot's token until `up()`."""
+        self.scopes.discard(scope)
 
     def up(self) -> None:
         """End every failure mode, and give back the scopes that were taken away."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,8 @@ from slack_sdk.http_retry.builtin_handlers import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from oncall.links import Links
     from oncall.messages import Message
     from oncall.pages import Page
@@ -54,18 +57,24 @@ class Gone(Exception):  # noqa: N818 -- as above
 
 
 class SlackChannel:
-    """One Slack channel, spoken to with a bot token (scope ``chat:write``)."""
+    """One Slack channel, spoken to with a bot token (scopes ``chat:write`` and ``files:write``).
 
-    def __init__(self, token: str, channel: str, api_url: str = "") -> None:
+    One that is not ``patient`` tries once and waits for no rate limit.
+    """
+
+    def __init__(
+        self, token: str, channel: str, api_url: str = "", *, patient: bool = True
+    ) -> None:
+        retries = [
+            ConnectionErrorRetryHandler(max_retry_count=1),
+            RateLimitErrorRetryHandler(max_retry_count=2),
+            ServerErrorRetryHandler(max_retry_count=1),
+        ]
         self._client = WebClient(
             token=token,
             base_url=api_url or WebClient.BASE_URL,
             timeout=TIMEOUT_SECONDS,
-            retry_handlers=[
-                ConnectionErrorRetryHandler(max_retry_count=1),
-                RateLimitErrorRetryHandler(max_retry_count=2),
-                ServerErrorRetryHandler(max_retry_count=1),
-            ],
+            retry_handlers=retries if patient else [],
         )
         self.channel = channel
 
@@ -103,22 +112,52 @@ class SlackChannel:
         answer = self._call("chat.getPermalink", {"channel": self.channel, "message_ts": ts})
         return str(answer["permalink"])
 
+    def upload(self, picture: bytes, *, name: str, title: str, alt: str, thread: str) -> None:
+        """Share a picture in ``thread``; the channel has to be given by its id.
+
+        files.getUploadURLExternal, the upload and files.completeUploadExternal: only the last shows
+        anything to anybody.
+        """
+        with _errors_of("files_upload_v2"):
+            self._client.files_upload_v2(
+                content=picture,
+                filename=name,
+                title=title,
+                alt_txt=alt,
+                channel=self.channel,
+                thread_ts=thread,
+            )
+
     def _call(self, method: str, arguments: dict[str, Any]) -> Any:
-        # chat.getPermalink takes no JSON body (https://docs.slack.dev/apis/web-api).
-        form = method == "chat.getPermalink"
-        try:
-            if form:
+        with _errors_of(method):
+            # chat.getPermalink takes no JSON body (https://docs.slack.dev/apis/web-api).
+            if method == "chat.getPermalink":
                 return self._client.api_call(method, params=arguments)
             return self._client.api_call(method, json=arguments)
-        except SlackApiError as error:
-            code = str(error.response.get("error", error.response.status_code))
-            if code in _PAYLOAD_ERRORS:
-                raise Refused(f"Slack {method}: {code}") from error
-            if code in _MESSAGE_GONE | _THREAD_GONE:
-                raise Gone(f"Slack {method}: {code}") from error
-            raise ChannelDown(f"Slack {method}: {code}") from error
-        except (SlackClientError, OSError, ValueError) as error:
-            raise ChannelDown(f"Slack {method}: {type(error).__name__}") from error
+
+
+@contextmanager
+def _errors_of(method: str) -> Iterator[None]:
+    """Raise what the SDK raises as this module's own errors."""
+    try:
+        yield
+    except SlackApiError as error:
+        code = str(error.response.get("error", error.response.status_code))
+        if code in _PAYLOAD_ERRORS:
+            raise Refused(f"Slack {method}: {code}") from error
+        if code in _MESSAGE_GONE | _THREAD_GONE:
+            raise Gone(f"Slack {method}: {code}") from error
+        raise ChannelDown(f"Slack {method}: {code}{_remedy(error, code)}") from error
+    except (SlackClientError, OSError, ValueError) as error:
+        raise ChannelDown(f"Slack {method}: {type(error).__name__}") from error
+
+
+def _remedy(error: SlackApiError, code: str) -> str:
+    """Say what puts right that Slack lets the bot do less than it needs."""
+    if code == "not_in_channel":
+        return "; invite the bot to the channel"
+    needed = error.response.get("needed") if code == "missing_scope" else None
+    return f"; give the bot the scope {needed}" if needed else ""
 
 
 class _LocalTransport(httpx2.HTTPTransport):

@@ -61,6 +61,16 @@ PLAN: dict[str, Any] = {
 
 
 @dataclass
+class Context:
+    """What Lambda hands a function besides the event."""
+
+    seconds_left: float = 120
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int(self.seconds_left * 1000)
+
+
+@dataclass
 class World:
     """A deployment with its people: tests write the record, report, and look at what was told."""
 
@@ -83,6 +93,12 @@ class World:
 
     def report(self, **changed: Any) -> None:
         self.reporter(**changed).deliver(self.run.incident)
+
+    def report_with_graphs(self, seconds: float = 10) -> None:
+        """Report as the function does: first the texts, then the graphs."""
+        reporter = self.reporter()
+        reporter.deliver(self.run.incident)
+        reporter.show_graphs(seconds)
 
     def open(self, name: str = "orders-backlog-20261123T025400Z", **fields: Any) -> Incident:
         new = Incident(

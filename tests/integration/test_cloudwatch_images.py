@@ -89,7 +89,7 @@ def test_the_picture_has_the_size_and_shows_the_data(aws: AwsAccount) -> None:
     show(aws, 80)
     high = picture(aws)
     (low_y,), (high_y,) = ({round(sum(r) / len(r))} for r in (rows(low, BLUE), rows(high, BLUE)))
-    plot = 300 - 26 - 30
+    plot = 300 - 26 - 44
     assert low_y - high_y == pytest.approx(0.6 * plot, abs=3)
     assert max(columns(high, BLUE)) - min(columns(high, BLUE)) > 300
 
@@ -114,7 +114,7 @@ def test_thresholds_and_moments_are_where_they_belong(aws: AwsAccount) -> None:
         "vertical": [{"value": "2026-11-23T03:30:00Z", "color": "#008000", "label": "changed"}],
     }
     image = picture(aws, annotations=annotations)
-    top, bottom = 30 + 3 * 14, 300 - 26
+    top, bottom = 44 + 3 * 14, 300 - 26
     level = rows(image, RED)
     assert level
     assert sum(level) / len(level) == pytest.approx(bottom - 0.25 * (bottom - top), abs=2)
@@ -143,7 +143,7 @@ def test_metrics_of_another_region_and_expressions_are_drawn(aws: AwsAccount) ->
         [{"expression": "m1 * 4", "id": "e1", "color": "#0000ff"}],
     ]
     high = rows(picture(aws, metrics=metrics), BLUE)
-    assert max(high) < 30 + 0.3 * (300 - 26 - 30)
+    assert max(high) < 44 + 0.3 * (300 - 26 - 44)
 
 
 @pytest.mark.parametrize(

@@ -571,7 +571,7 @@ def uploaded(slack: FakeSlack, client: WebClient) -> str:
 
 def test_an_upload_is_completed_once(slack: FakeSlack, client: WebClient) -> None:
     post(client)
-    file = {"id": uploaded(slack, client), "title": "Depth"}
+    file: Json = {"id": uploaded(slack, client), "title": "Depth"}
     client.files_completeUploadExternal(files=[file], channel_id=CHANNEL)
     with pytest.raises(SlackApiError) as again:
         client.files_completeUploadExternal(files=[file], channel_id=CHANNEL)
@@ -588,9 +588,9 @@ def test_an_upload_is_completed_once(slack: FakeSlack, client: WebClient) -> Non
     ],
 )
 def test_a_picture_needs_a_channel_id_and_a_thread(
-    slack: FakeSlack, client: WebClient, where: dict[str, str], code: str
+    slack: FakeSlack, client: WebClient, where: Json, code: str
 ) -> None:
-    file = {"id": uploaded(slack, client), "title": "Depth"}
+    file: Json = {"id": uploaded(slack, client), "title": "Depth"}
     with pytest.raises(SlackApiError) as refused:
         client.files_completeUploadExternal(files=[file], **where)
     assert refusal(refused) == code
@@ -605,7 +605,7 @@ def test_alt_text_has_a_limit(client: WebClient) -> None:
 
 
 def test_a_picture_needs_the_scope(slack: FakeSlack, client: WebClient) -> None:
-    slack.scopes -= {"files:write"}
+    slack.lacks("files:write")
     post(client)
     with pytest.raises(SlackApiError) as refused:
         client.files_upload_v2(channel=CHANNEL, filename="a.png", content=b"x")
@@ -823,7 +823,7 @@ def test_a_thread_reads_as_it_would_in_slack(
     )
     client.chat_postMessage(channel=CHANNEL, thread_ts=ts, text="*alice* approved: 20 → 60")
     clock.now += 60
-    picture = {"filename": "depth.png", "title": "depth", "content": "png"}
+    picture: Json = {"filename": "depth.png", "title": "depth", "content": "png"}
     client.files_upload_v2(channel=CHANNEL, thread_ts=ts, **picture)
     assert slack.render_text(slack.thread(ts)) == (
         "#oncall  03:00, updated 03:02\n"

@@ -96,10 +96,10 @@ class _Painter:
         # All visible marks are on the picture, as CloudWatch scales it.
         moments = [one.at for one in chart.moments]
         self._start, self._end = min([chart.start, *moments]), max([chart.end, *moments])
-        labels = _LABEL_ROWS * _ROW if any(one.label for one in chart.moments) else 0
+        rows = _LABEL_ROWS if any(one.label for one in chart.moments) else 0
         right = 64 if self._has("right") else 16
         bottom = 26 + (20 if chart.legend != "hidden" else 0)
-        self._box: Box = (64, 30 + labels, chart.width - right, chart.height - bottom)
+        self._box: Box = (64, 44 + rows * _ROW, chart.width - right, chart.height - bottom)
         self._ranges = {side: self._range(side) for side in ("left", "right")}
 
     def paint(self) -> None:
@@ -205,7 +205,7 @@ class _Painter:
             begins = min(x + 3, right - wide)
             row = next((n for n, end in enumerate(taken) if end < begins), _LABEL_ROWS - 1)
             taken[row] = begins + wide + _GAP
-            y = top - (_LABEL_ROWS - row) * _ROW
+            y = top - (_LABEL_ROWS - row + 1) * _ROW
             self._line([(x, y), (x, top)], moment.colour)
             self._words((begins, y), moment.label, colour=moment.colour)
 

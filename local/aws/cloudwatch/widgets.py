@@ -10,6 +10,7 @@ by its path, as PutDashboard does (``DashboardValidationMessage``).
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -162,7 +163,8 @@ def image(request: Json) -> bytes:
     if start >= end:
         raise WidgetError("start must be before end.")
     period = int(widget.get("period", 300))
-    curves = list(_curves(widget, metrics, int(start.timestamp()), int(end.timestamp()), period))
+    first, last = start.timestamp(), end.timestamp()
+    curves = list(_curves(widget, metrics, math.ceil(first), math.ceil(last), period))
     annotations = widget.get("annotations", {})
     axes = widget.get("yAxis", {})
     return draw(
@@ -170,8 +172,8 @@ def image(request: Json) -> bytes:
             title=widget.get("title", ""),
             width=widget.get("width", 600),
             height=widget.get("height", 400),
-            start=start.timestamp(),
-            end=end.timestamp(),
+            start=first,
+            end=last,
             period=period,
             zone=datetime.strptime(widget.get("timezone", "+0000"), "%z").tzinfo or UTC,
             curves=curves,
