@@ -1,9 +1,12 @@
 """Then: what has to be so, by the story and after every story."""
 
+import io
 import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
+
+from PIL import Image
 
 from local.playground import STACK
 from oncall.headline import behind, emoji, told_elsewhere
@@ -16,6 +19,9 @@ from tests.scenarios.world import WIND_DOWN, eventually
 from tools.checks.commands import check_commands
 
 _COMMAND = re.compile(r"`(aws [^`]+)`")
+_LINES = ((0x1F, 0x77, 0xB4), (0xFF, 0x7F, 0x0E))
+"""The colours of a graph's first two lines; in the legend they take some fifty pixels each."""
+_LEAST_DRAWN = 250
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT")
 _AFTERWARDS = frozenset(
     {"settings", "denied", "failed_reports", "failed_events", "untold", "duplicates"}
@@ -100,6 +106,15 @@ class Checks(LetterChecks):
         thread = self.scene.thread_text(run)
         for text in wanted:
             assert text not in thread, f"{text!r} is in:\n{thread}"
+
+    def _then_graphs(self, run: str, wanted: list[list[str]]) -> None:
+        thread = self.world.slack.thread(self.scene.header(run).ts)
+        graphs = [file for message in thread for file in message.files]
+        assert len(graphs) == len(wanted), [graph.title for graph in graphs]
+        for graph, texts in zip(graphs, wanted, strict=True):
+            for text in texts:
+                assert text in graph.alt, f"{text!r} is not in {graph.alt!r}"
+            assert _drawn(graph.content) > _LEAST_DRAWN, f"{graph.title} shows no data"
 
     def _then_mentioned(self, _: str, wanted: list[str]) -> None:
         told = self.world.slack.messages[self.scene.messages_before :]
@@ -203,6 +218,7 @@ class Checks(LetterChecks):
         assert len(self.scene.pages()) <= then["pages"], self.scene.pages()
         assert 0 < len(gathered) <= counts["gathered"], texts
         assert storm.outcome == then["outcome"]
+        assert not [m for m in self.world.slack.messages[self.scene.messages_before :] if m.files]
 
     def leaves_nothing(self) -> None:
         then = self.scene.story.then
@@ -281,6 +297,18 @@ def _commands(incident: Incident) -> list[str]:
         texts.append(entry.text)
         told += [str(entry.data.get(key, "")) for key in ("by_hand", "undo")]
     return [*told, *(command for text in texts for command in _COMMAND.findall(text))]
+
+
+def _drawn(png: bytes) -> int:
+    """Count the pixels of a graph's lines, whose edges are smooth; one may hide the other."""
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    return sum(
+        count
+        for count, colour in picture.getcolors(picture.width * picture.height) or []
+        for line in _LINES
+        if isinstance(colour, tuple)
+        and all(abs(a - b) < 30 for a, b in zip(colour, line, strict=True))
+    )
 
 
 def _alike(found: list[str], wanted: list[str]) -> None:

@@ -77,6 +77,10 @@ class Steps(Alarms, LetterSteps):
     def _until_paged(self, _: str, wanted: str) -> None:
         eventually(lambda: any(wanted in page for page in self.scene.pages()), f"page {wanted!r}")
 
+    def _until_told(self, _: str, __: object) -> None:
+        self.scene.all_ended()
+        Checks(self.scene).all_told()
+
     def _until_all_ended(self, _: str, __: object) -> None:
         self.scene.all_ended()
 
