@@ -79,6 +79,8 @@ class ReportSettings:
     """Address of a runbook's document; ``{runbook}`` in it is replaced."""
     edit_seconds: int
     """Least time between two edits that only show progress."""
+    graphs: bool = True
+    """Whether threads get graphs."""
 
     @classmethod
     def from_environment(cls) -> ReportSettings:
@@ -94,6 +96,7 @@ class ReportSettings:
             bucket=names.get("REPORT_BUCKET", ""),
             docs_url=names.get("RUNBOOK_DOCS_URL", ""),
             edit_seconds=int(names.get("SLACK_EDIT_SECONDS", "30")),
+            graphs=names.get("SLACK_GRAPHS", "on") == "on",
         )
 
 
@@ -437,7 +440,8 @@ class Reporter:
                 pass
 
     def _graph_due(self, incident: Incident, told: Told) -> str:
-        if not self._settings.slack_secret or not told.get("slack").get("ts"):
+        wanted = self._settings.graphs and self._settings.slack_secret
+        if not wanted or not told.get("slack").get("ts"):
             return ""
         return graphs.due(incident, told.get("graph").get("done", ()))
 

@@ -281,9 +281,10 @@ def test_a_reporter_that_somebody_else_has_overtaken_leaves_the_picture_to_him(
     assert world.run.incident in owed(world)
 
 
-def test_without_slack_nothing_is_drawn(world: World) -> None:
+@pytest.mark.parametrize("off", [{"slack_secret": ""}, {"graphs": False}])
+def test_where_graphs_are_not_wanted_none_is_owed(world: World, off: dict[str, Any]) -> None:
     plan(world)
-    world.report(slack_secret="")
+    world.report(**off)
     assert owed(world) == []
 
 
