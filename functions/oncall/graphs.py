@@ -91,14 +91,15 @@ class Graph:
 def due(incident: Incident, shown: Collection[str]) -> str:
     """Return the graph that the thread lacks: ``plan``, ``end`` or ``""``.
 
-    One where a plan is told, for whoever decides or watches, and one at the end of a run that has
-    acted or watched. None of a run that ended before it had a plan, and none of a storm and what it
-    gathers: a hundred pictures at once help nobody.
+    One when a plan is asked about or acted on, for whoever decides or watches, and one at the end
+    of a run that has acted or watched. None of a run that ended before it had a plan, and none of
+    a storm and what it gathers: a hundred pictures at once help nobody.
     """
     if not incident.plan or incident.parent:
         return ""
     if incident.status == "open":
-        return "" if PLAN in shown else PLAN
+        # The question, if there is one, is asked a moment after the plan: it comes first.
+        return "" if PLAN in shown or incident.phase == "investigating" else PLAN
     if END in shown:
         return ""
     has_news = any(entry.kind in {"changed", "verified"} for entry in incident.entries)

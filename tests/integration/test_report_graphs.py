@@ -64,7 +64,7 @@ def owed(world: World) -> list[str]:
 
 def plan(world: World, **fields: Any) -> None:
     world.open(**fields)
-    world.note("planned", "Raise it from 20 to 60.", plan=PLAN)
+    world.note("planned", "Raise it from 20 to 60.", plan=PLAN, phase="acting")
 
 
 def act(world: World) -> None:

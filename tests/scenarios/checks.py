@@ -218,7 +218,8 @@ class Checks(LetterChecks):
         assert len(self.scene.pages()) <= then["pages"], self.scene.pages()
         assert 0 < len(gathered) <= counts["gathered"], texts
         assert storm.outcome == then["outcome"]
-        assert not [m for m in self.world.slack.messages[self.scene.messages_before :] if m.files]
+        ts = self.world.store.report_state(storm.id)["slack"]["ts"]
+        assert not [m for m in self.world.slack.thread(ts) if m.files], "a storm has no graphs"
 
     def leaves_nothing(self) -> None:
         then = self.scene.story.then

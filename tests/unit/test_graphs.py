@@ -18,7 +18,7 @@ STARTED = datetime.fromisoformat(AT)
 NOW = STARTED + timedelta(minutes=30)
 DEPTH = Line("AWS/SQS", "Depth", "Maximum", {"QueueName": "orders"}, "messages waiting")
 AGE = Line("AWS/SQS", "Age", "Maximum", {"QueueName": "orders"}, "age in seconds", "right")
-PLANNED = {"plan": {"hash": "c0ffee"}}
+PLANNED = {"plan": {"hash": "c0ffee"}, "phase": "waiting"}
 ALARM: dict[str, Any] = {
     "Namespace": "AWS/SQS",
     "MetricName": "Depth",
@@ -64,6 +64,8 @@ def closed(**fields: Any) -> Incident:
     [
         (an_incident(), [], ""),
         (an_incident(**PLANNED), [], PLAN),
+        (an_incident(**{**PLANNED, "phase": "investigating"}), [], ""),
+        (an_incident(**{**PLANNED, "phase": "acting"}), [], PLAN),
         (an_incident(**PLANNED), [PLAN], ""),
         (an_incident(**PLANNED, parent="storm-1"), [], ""),
         (closed(plan={}), [], ""),

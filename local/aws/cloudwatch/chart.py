@@ -81,9 +81,8 @@ def draw(chart: Chart) -> bytes:
     """Return the chart as a PNG of its width and height."""
     picture = Image.new("RGB", (chart.width * _SCALE, chart.height * _SCALE), _PAPER)
     _Painter(chart, ImageDraw.Draw(picture)).paint()
-    small = picture.resize((chart.width, chart.height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    small.save(out, "PNG")
+    picture.reduce(_SCALE).save(out, "PNG")
     return out.getvalue()
 
 
