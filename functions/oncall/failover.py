@@ -409,11 +409,11 @@ def weighted_share(facts: Facts) -> float | None:
     lever = facts.lever(RECORDS)
     if lever is None or not lever.answered or set(lever.sets) != {"primary", "standby"}:
         return None
-    weights = {role: one.get("Weight") for role, one in lever.sets.items()}
-    total = sum(weight for weight in weights.values() if weight is not None)
-    if None in weights.values() or not total:
+    if any(one.get("Weight") is None for one in lever.sets.values()):
         return None
-    return float(weights[facts.goes_to]) / total
+    weights = {role: float(one["Weight"]) for role, one in lever.sets.items()}
+    total = sum(weights.values())
+    return weights[facts.goes_to] / total if total else None
 
 
 def _failover_cause(service: Service, facts: Facts, rules: Mapping[str, float]) -> Cause:

@@ -103,7 +103,7 @@ def _silent(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _got[T](found: Future[T], otherwise: T) -> T:
+def _got[T, U](found: Future[T], otherwise: U) -> T | U:
     """Return what was read, or what stands for unknown where AWS has not told."""
     try:
         return found.result()

@@ -790,11 +790,11 @@ def test_a_failback_of_records_ramps_from_where_they_are() -> None:
 
 def test_a_failback_goes_on_from_the_middle_of_its_ramp() -> None:
     for weight, shares in ((5, [10, 50, 100]), (50, [100]), (60, [100])):
-        sets = {
+        sets: Any = {
             "primary": {**SETS["primary"], "Weight": weight},
             "standby": {**SETS["standby"], "Weight": 100 - weight},
         }
-        both = {"primary": True, "standby": True}
+        both: Any = {"primary": True, "standby": True}
         seen = the(CALM, levers=(replace(WEIGHTS, open=both, sets=sets),))
         assert cause(seen, ONLY_RECORDS) == "ready"
         moves = [one["detail"] for one in steps(seen, ONLY_RECORDS) if one["verb"] == "shift"]
@@ -809,11 +809,11 @@ def test_home_is_where_the_files_weights_are() -> None:
     both = {"primary": True, "standby": True}
 
     def seen(primary: int, standby: int) -> Facts:
-        sets = {
+        sets: Any = {
             "primary": {**SETS["primary"], "Weight": primary},
             "standby": {**SETS["standby"], "Weight": standby},
         }
-        open_ = {**both, "primary": primary > 0}
+        open_: Any = {**both, "primary": primary > 0}
         return the(CALM, levers=(replace(WEIGHTS, open=open_, sets=sets),))
 
     assert cause(seen(100, 50), of) == cause(seen(200, 100), of) == "already"
