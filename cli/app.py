@@ -268,8 +268,9 @@ def report(deployed: Deployed, incident: str, output: str) -> None:
 
 @main.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=completion.services)
+@click.option("--stack", default="runbooks", show_default=True, help="Name of the stack.")
 @shared("profile", "output")
-def doctor(services: tuple[str, ...], profile: str | None, output: str) -> None:
+def doctor(services: tuple[str, ...], stack: str, profile: str | None, output: str) -> None:
     """Check whether SERVICE could be failed over tonight; without it, every service file's.
 
     Reads with your credentials and changes nothing. Exit codes: 0 all ok or warn, 1 anything bad
@@ -277,7 +278,7 @@ def doctor(services: tuple[str, ...], profile: str | None, output: str) -> None:
     """
     from cli import doctor as doctors
 
-    found = doctors.examine(services, profile)
+    found = doctors.examine(services, stack, profile)
     doctors.show(found, output)
     sys.exit(doctors.exit_code(found))
 

@@ -43,17 +43,24 @@ _SETTINGS = Settings(
 """What reading goes by, as the template has it; nothing here has an incident."""
 
 
-def examine(asked: Sequence[str], profile: str | None) -> dict[str, tuple[Finding, ...]]:
+def examine(
+    asked: Sequence[str], stack: str, profile: str | None
+) -> dict[str, tuple[Finding, ...]]:
     """Return the findings of services by name; of every service file if none is asked for.
+
+    ``stack``: the name of the stack of runbooks in both Regions.
 
     Raises ``BadInput`` for a service that there is no file of, and botocore's errors for
     credentials that are missing or refused. A file that cannot be read is a finding of its own.
     """
     names = [_known(one) for one in asked] or list(service.names())
     if not names:
-        raise BadInput("There are no service files. Start from runbooks/services/shop.yaml.")
+        raise BadInput(
+            "There are no service files, so nothing could be failed over. Copy "
+            "runbooks/sample/services/shop.yaml to runbooks/services/<name>.yaml."
+        )
     session = boto3.session.Session(profile_name=profile)
-    return {name: _findings(name, session) for name in dict.fromkeys(names)}
+    return {name: _findings(name, stack, session) for name in dict.fromkeys(names)}
 
 
 def _known(name: str) -> str:
@@ -61,21 +68,21 @@ def _known(name: str) -> str:
     return name if name in service.names() else service.load(name).name
 
 
-def _findings(name: str, session: boto3.session.Session) -> tuple[Finding, ...]:
+def _findings(name: str, stack: str, session: boto3.session.Session) -> tuple[Finding, ...]:
     try:
         one = service.load(name)
     except BadInput as error:
-        return (broken_file(name, str(error)),)
-    return _look(one, session)
+        return (broken_file(str(error)),)
+    return _look(one, stack, session)
 
 
-def _look(one: Service, session: boto3.session.Session) -> tuple[Finding, ...]:
+def _look(one: Service, stack: str, session: boto3.session.Session) -> tuple[Finding, ...]:
     region = one.regions["standby"]
     # Who has no credentials would otherwise be told that everything is unknown.
     session.client("sts", region_name=region).get_caller_identity()
     aws = Services(replace(_SETTINGS, region=region), session)
     facts = read_facts(aws, one, RULES, direction=FAILOVER)
-    return findings(one, facts, read_inventory(aws, one))
+    return findings(one, facts, read_inventory(aws, one, stack))
 
 
 def exit_code(found: Mapping[str, Sequence[Finding]]) -> int:

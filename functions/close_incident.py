@@ -35,7 +35,7 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         summary,
         Entry(id="closed", kind="closed", text=summary),
         doing=endings.closing_words(incident),
-        need=incident.need if outcome not in endings.GOOD else "Nothing.",
+        need=endings.closing_need(outcome, incident),
     )
     metrics = Metrics(namespace="Runbooks")
     metrics.add_dimension(name="Runbook", value=call.run.runbook)

@@ -2,7 +2,8 @@
 
 The target of an EventBridge rule on ``CloudWatch Alarm State Change``. Every event is counted once
 in the namespace ``Runbooks``: ``AlarmsStarted``, ``AlarmsGathered`` (started within a storm) or
-``AlarmsIgnored`` by ``Reason``, all by ``service`` (the stack). What fails is raised: Lambda tries
+``AlarmsIgnored`` by ``Reason``, all by ``service`` (the stack). An alarm that cannot start what its
+tags name pages on-call, with the sentence that says what to fix. What fails is raised: Lambda tries
 again, then the event goes to the dead-letter queue, and the sweep finds the alarm.
 """
 
@@ -11,8 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from oncall import alarms, dispatch
-from oncall.alarms import Ignore, Misconfigured
-from oncall.dispatch import DispatchSettings, Started
+from oncall.alarms import Ignore
+from oncall.dispatch import DispatchSettings, Refused, Started
 from oncall.step import logged, logger, services
 
 if TYPE_CHECKING:
@@ -38,13 +39,12 @@ def dispatch_alarm(
     """
     change = alarms.read_event(event)
     known = {"alarm": change.name, "changed_at": str(change.at)}
-    try:
-        done = _dispatch(change, aws, settings, request)
-    except Misconfigured as error:
+    done = _dispatch(change, aws, settings, request)
+    if isinstance(done, Refused):
         dispatch.count_alarm("AlarmsMisconfigured")
         dispatch.count_alarm("AlarmsIgnored", Reason="misconfigured")
-        logger.error(str(error), extra={**known, "reason": "misconfigured"})
-        return {"result": "ignored", "reason": "misconfigured", "incident": ""}
+        logger.error(done.text, extra={**known, "reason": "misconfigured"})
+        return {"result": "ignored", "reason": "misconfigured", "incident": done.incident}
     if isinstance(done, Ignore):
         dispatch.count_alarm("AlarmsIgnored", Reason=done.reason)
         logger.info(done.text, extra={**known, "reason": done.reason})
@@ -60,7 +60,7 @@ def dispatch_alarm(
 
 def _dispatch(
     change: StateChange, aws: Services, settings: DispatchSettings, request: str
-) -> Started | Ignore:
+) -> Started | Refused | Ignore:
     ignore = alarms.unworthy(change)
     if ignore:
         return ignore
@@ -71,7 +71,7 @@ def _dispatch(
     late = alarms.outdated(change, live)
     if late or live is None:
         return late or Ignore("late", f"Alarm {change.name} no longer exists.")
-    prepared = dispatch.prepare(settings, live, tags)
-    if isinstance(prepared, Ignore):
+    prepared = dispatch.prepare(aws, settings, live, tags)
+    if isinstance(prepared, Ignore | Refused):
         return prepared
     return dispatch.launch(aws, settings, prepared, request)

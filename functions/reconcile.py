@@ -20,8 +20,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from oncall import alarms, dispatch, endings, guards
-from oncall.alarms import Ignore, Misconfigured
-from oncall.dispatch import DispatchSettings
+from oncall.alarms import Ignore
+from oncall.dispatch import DispatchSettings, Refused
 from oncall.errors import NotFound, OnCallError, SweepIncomplete
 from oncall.incident import Entry, Run
 from oncall.items import change_from_item
@@ -403,11 +403,10 @@ def _start_missed(aws: Services, settings: SweepSettings, live: Alarm, request: 
     tags = dispatch.read_tags(aws, live.arn)
     if alarms.RUNBOOK_TAG not in tags:
         return ""
-    try:
-        prepared = dispatch.prepare(settings.dispatch, live, tags)
-    except Misconfigured as error:
+    prepared = dispatch.prepare(aws, settings.dispatch, live, tags)
+    if isinstance(prepared, Refused):
         dispatch.count_alarm("AlarmsMisconfigured")
-        logger.error(str(error), extra={"alarm": live.name})
+        logger.error(prepared.text, extra={"alarm": live.name})
         return "misconfigured"
     if isinstance(prepared, Ignore) or _cooling(aws, prepared):
         return ""

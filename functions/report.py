@@ -4,6 +4,10 @@ Fed by the table's stream (keys are enough), or called with ``{"incident": "<id>
 to deliver what is owed. It looks at what the record says now and at what has been told, and sends
 the difference, so it may be called at any time and as often as one likes.
 
+What the daily run finds of a service's readiness it tells as well: in Slack what is new, or, where
+Slack is not configured or does not take it, by the topic ``Fallback``. ``{"check": "channels"}``
+answers what is wrong with the secrets, which nobody else may read.
+
 What has been sent is remembered after every single success. A crash, or an answer that is lost,
 between sending and remembering repeats one Slack message a channel and attempt at most, and a
 change event; PagerDuty's other events carry a ``dedup_key`` and repeat without effect.
@@ -30,7 +34,7 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
-from oncall import graph_images, graphs, messages, pages
+from oncall import graph_images, graphs, messages, pages, readiness_news
 from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
 from oncall.errors import NotDelivered, NotFound
 from oncall.graph_images import NoGraph
@@ -44,7 +48,7 @@ from oncall.texts import escape
 from oncall.times import iso, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from oncall.incident import Incident
     from oncall.links import Links
@@ -75,6 +79,8 @@ class ReportSettings:
     """Secrets Manager: ``{"routing_key", "escalation_routing_key"}``, the second optional."""
     pagerduty_url: str
     bucket: str
+    fallback: str
+    """The topic that reaches people without Slack and PagerDuty."""
     docs_url: str
     """Address of a runbook's document; ``{runbook}`` in it is replaced."""
     edit_seconds: int
@@ -94,6 +100,7 @@ class ReportSettings:
             pagerduty_secret=names.get("PAGERDUTY_SECRET_ARN", ""),
             pagerduty_url=names.get("PAGERDUTY_EVENTS_URL", ""),
             bucket=names.get("REPORT_BUCKET", ""),
+            fallback=names.get("FALLBACK_TOPIC", ""),
             docs_url=names.get("RUNBOOK_DOCS_URL", ""),
             edit_seconds=int(names.get("SLACK_EDIT_SECONDS", "30")),
             graphs=names.get("SLACK_GRAPHS", "on") == "on",
@@ -109,14 +116,16 @@ def handler(event: Mapping[str, Any], context: Any) -> Mapping[str, Any]:
     """Report one incident, or each incident that a batch of stream records names."""
     reporter = _reporter()
     reporter.begin()
+    if event.get("check") == "channels":
+        return {"channels": reporter.channels()}
     if "incident" in event:
-        _report(reporter, str(event["incident"]))
+        _report("INCIDENT", str(event["incident"]), reporter)
         reporter.show_graphs(_seconds_for_graphs(context))
         return {"delivered": event["incident"]}
     failed = []
-    for incident, sequence_number in _incidents_in(event["Records"]):
+    for kind, name, sequence_number in _news_in(event["Records"]):
         try:
-            _report(reporter, incident)
+            _report(kind, name, reporter)
         except Exception:  # noqa: BLE001 -- logged there; one incident must not block the others
             failed.append({"itemIdentifier": sequence_number})
     reporter.show_graphs(_seconds_for_graphs(context))
@@ -128,10 +137,14 @@ def _seconds_for_graphs(context: Any) -> float:
     return min(_GRAPH_SECONDS, left - _GRAPH_RESERVE)
 
 
-def _report(reporter: Reporter, incident: str) -> None:
+def _report(kind: str, name: str, reporter: Reporter) -> None:
     try:
-        with logged(incident=incident):
-            reporter.deliver(incident)
+        if kind == "READINESS":
+            with logged(service_file=name):
+                reporter.tell_readiness(name)
+        else:
+            with logged(incident=name):
+                reporter.deliver(name)
     except Exception:
         metrics = Metrics(namespace="Runbooks")
         metrics.add_metric(name="ReportsNotDelivered", unit=MetricUnit.Count, value=1)
@@ -139,16 +152,16 @@ def _report(reporter: Reporter, incident: str) -> None:
         raise
 
 
-def _incidents_in(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Yield each incident once, with the sequence number of its first record."""
+def _news_in(records: list[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Yield each incident and service once: kind, name, and its first record's number."""
     seen = set()
     for record in records:
         keys = record["dynamodb"]["Keys"]
-        kind, _, incident = keys["pk"]["S"].partition("#")
+        kind, _, name = keys["pk"]["S"].partition("#")
         news = record["eventName"] != "REMOVE" and keys["sk"]["S"].startswith(_REPORTED)
-        if kind == "INCIDENT" and news and incident not in seen:
-            seen.add(incident)
-            yield incident, record["dynamodb"]["SequenceNumber"]
+        if kind in {"INCIDENT", "READINESS"} and news and (kind, name) not in seen:
+            seen.add((kind, name))
+            yield kind, name, record["dynamodb"]["SequenceNumber"]
 
 
 class Told:
@@ -205,6 +218,66 @@ class Reporter:
         """Try every channel again: called at the start of a batch."""
         self._out.clear()
         self._undrawn.clear()
+
+    def channels(self) -> dict[str, str]:
+        """Return what is wrong with the secret of each channel that is configured, ``""``: nothing.
+
+        Fields that are missing are named; values are not looked at.
+        """
+        wanted = {
+            "slack": (self._settings.slack_secret, ("bot_token", "signing_secret")),
+            "pagerduty": (self._settings.pagerduty_secret, ("routing_key",)),
+        }
+        found = {}
+        for channel, (arn, fields) in wanted.items():
+            if arn:
+                found[channel] = self._lacks(arn, fields)
+        if "slack" in found and not self._settings.slack_channel:
+            found["slack"] = found["slack"] or "the stack's parameter SlackChannel is empty"
+        return found
+
+    def _lacks(self, arn: str, fields: Iterable[str]) -> str:
+        try:
+            values = self._secrets.get(arn)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            return f"the secret {arn} cannot be read ({code})"
+        except ValueError:  # what is wrong with it may quote it
+            return f"the secret {arn} is no JSON object"
+        missing = [name for name in fields if not values.get(name)]
+        return f"the secret {arn} has no {' and no '.join(missing)}" if missing else ""
+
+    def tell_readiness(self, service: str) -> None:
+        """Tell people what is new of a service's readiness; what was told is remembered after.
+
+        Raises what the topic raises: then nothing was told, and the next time it is.
+        """
+        store = self._aws.store
+        record, known = store.readiness(service)
+        found = readiness_news.read(record)
+        new = readiness_news.news(readiness_news.read(known), found)
+        if new and not self._told_in_slack(readiness_news.message(service, found, new)):
+            subject, text = readiness_news.mail(service, found, new)
+            self._aws.client("sns").publish(
+                TopicArn=self._settings.fallback, Subject=subject, Message=text
+            )
+        if record != known:
+            store.readiness_told(service, record)
+
+    def _told_in_slack(self, message: Message) -> bool:
+        """Post a message that belongs to no incident; ``False`` where Slack does not take it."""
+        if not self._settings.slack_secret or "slack" in self._out:
+            return False
+        try:
+            token = self._secret(self._settings.slack_secret, "bot_token")
+            slack = SlackChannel(token, self._settings.slack_channel, self._settings.slack_api_url)
+            slack.post(message)
+        except (ChannelDown, Refused, Gone, ClientError, BotoCoreError, ValueError) as error:
+            logger.warning("Slack does not take it", extra={"reason": type(error).__name__})
+            if not isinstance(error, Refused):
+                self._out.add("slack")
+            return False
+        return True
 
     def deliver(self, incident_id: str) -> None:
         """Bring every channel up to date. Raises ``NotDelivered`` when one of them is not.

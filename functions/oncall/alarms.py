@@ -313,7 +313,7 @@ def execution_name(alarm_arn: str, changed_at: datetime) -> str:
     moment = changed_at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     alarm = alarm_arn.split(":", 6)[-1]
     slug = re.sub(r"[^0-9A-Za-z_]+", "-", alarm)[:_SLUG_LENGTH].strip("-") or "alarm"
-    return f"{slug}-{moment}-{_digest(f'{alarm_arn} {moment}')}"
+    return f"{slug}-{moment}-{digest(f'{alarm_arn} {moment}')}"
 
 
 def derived_name(name: str, suffix: str) -> str:
@@ -321,7 +321,7 @@ def derived_name(name: str, suffix: str) -> str:
     whole = f"{name}-{suffix}"
     if len(whole) <= _NAME_LENGTH:
         return whole
-    ending = f"-{_digest(name)}-{suffix}"
+    ending = f"-{digest(name)}-{suffix}"
     return f"{name[: _NAME_LENGTH - len(ending)]}{ending}"
 
 
@@ -336,5 +336,6 @@ def shortened(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Return eight characters that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:8]

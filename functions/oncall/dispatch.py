@@ -34,6 +34,8 @@ STORM = "storm"
 STORM_WINDOW = timedelta(minutes=5)
 _STORM_LEASE = timedelta(hours=6)
 _STORM_ID = f"{STORM}-%Y%m%dT%H%MZ"
+_NAMED_LENGTH = 64
+"""Of what a tag calls a runbook, which may be any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,15 @@ class Prepared:
     contract: Contract
     start: Start
     machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An alarm fires that starts nothing, for a mistake of whoever tagged it: on-call is paged."""
+
+    incident: str
+    text: str
+    """What to fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +105,19 @@ def read_alarm(aws: Services, name: str) -> Alarm | None:
     return None
 
 
-def prepare(settings: DispatchSettings, live: Alarm, tags: Mapping[str, str]) -> Prepared | Ignore:
-    """Decide what a tagged alarm starts. Raises ``Misconfigured``."""
+def prepare(
+    aws: Services, settings: DispatchSettings, live: Alarm, tags: Mapping[str, str]
+) -> Prepared | Refused | Ignore:
+    """Decide what a tagged alarm starts; on-call is paged where its tags do not say."""
+    try:
+        return _prepared(settings, live, tags)
+    except Misconfigured as error:
+        return Refused(_refuse(aws, live, tags, error), str(error))
+
+
+def _prepared(
+    settings: DispatchSettings, live: Alarm, tags: Mapping[str, str]
+) -> Prepared | Ignore:
     runbook = tags[alarms.RUNBOOK_TAG]
     machine = settings.machines.get(runbook, "")
     if not machine:
@@ -111,6 +133,53 @@ def prepare(settings: DispatchSettings, live: Alarm, tags: Mapping[str, str]) ->
     if isinstance(start, Ignore):
         return start
     return Prepared(live, contract, start, machine)
+
+
+def _refuse(aws: Services, live: Alarm, tags: Mapping[str, str], error: Misconfigured) -> str:
+    """Open an incident that has ended before it began, which pages: an alarm fires, nobody acts.
+
+    Returns its id; each sentence is told once in an alarm's state period, whoever finds it.
+    """
+    sentence = str(error)
+    started = alarms.execution_name(live.arn, live.changed_at)
+    name = alarms.derived_name(started, f"refused-{alarms.digest(sentence)}")
+    reason = alarms.in_brief(live)
+    happened = f"Alarm {live.name} fired{f': {reason}' if reason else ''}."
+    aws.store.open_closed(
+        Incident(
+            id=name,
+            runbook=alarms.shortened(tags[alarms.RUNBOOK_TAG], _NAMED_LENGTH),
+            title="An alarm that starts nothing",
+            target=live.arn,
+            target_name=live.name,
+            mode="ask",
+            trigger={
+                "kind": "alarm",
+                "by": "",
+                "reason": reason,
+                "alarm": {
+                    "name": live.name,
+                    "arn": live.arn,
+                    "changed_at": iso(live.changed_at),
+                },
+            },
+            execution="",
+            fence=0,
+            outcome="refused",
+            summary=f"{live.name} needs you: no runbook was started. {sentence}",
+            happened=happened,
+            doing=f"Nothing: {sentence}",
+            need="Take care of what the alarm says yourself; nothing was changed. Once that is "
+            "mended, the runbook is started within five minutes if the alarm still fires.",
+        ),
+        Entry(
+            id="refused",
+            kind="paged",
+            text=f"{happened} I cannot start its runbook: {sentence}",
+            severity="error",
+        ),
+    )
+    return name
 
 
 def launch(

@@ -106,7 +106,8 @@ def summary(ending: Ending, ended: str, incident: Incident, took: timedelta) -> 
     """Return the last line of the thread; ``took`` is the time since the incident was opened."""
     if ended == "resolved":
         relief = str(incident.progress.get("text") or f"{incident.target_name} is relieved.")
-        return f"{relief.rstrip('.')}, in {_took(took)}. {_left(incident)}"
+        told = (f"{relief.rstrip('.')}, in {_took(took)}.", incident.progress.get("warning", ""))
+        return " ".join(one for one in (*told, _left(incident)) if one)
     if ended == "observed":
         return f"{incident.target_name}: observed, nothing was changed. {incident.doing}"
     words = ended.replace("_", " ").capitalize()
@@ -121,6 +122,12 @@ def _took(took: timedelta) -> str:
 def closing_words(incident: Incident) -> str:
     """Say what the run has changed and what became of it."""
     return " ".join(told(change) for change in incident.changes) or _effect(incident)
+
+
+def closing_need(ended: str, incident: Incident) -> str:
+    """Say what a person has to do once it is closed, after a good end what the run has left."""
+    left = str(incident.progress.get("need") or "Nothing.")
+    return left if ended in GOOD else incident.need
 
 
 def told(change: Change) -> str:

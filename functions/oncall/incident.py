@@ -32,7 +32,7 @@ class Entry:
     id: str
     kind: str
     """``opened joined inspected planned asked decided intended changed verified moved put_back
-    paged refused closed``"""
+    warned paged refused closed``; ``warned``: on-call has to read it, and is not woken."""
     text: str
     at: str = ""
     seq: int = 0
@@ -126,7 +126,8 @@ class Incident:
     diagnosis: str = ""
     plan: Mapping[str, Any] = field(default_factory=dict)
     progress: Mapping[str, Any] = field(default_factory=dict)
-    """``{"done": 0..1, "text", "eta": iso time or ""}``"""
+    """``{"done": 0..1, "text", "eta": iso time or ""}``; of what a good end leaves to be done
+    besides ``"warning"`` and ``"need"``."""
     move_task: Mapping[str, Any] = field(default_factory=dict)
     """Of a replay by SQS's own move tasks: ``{"round", "after": ms, "until": s, "moved": {round:
     letters}}``; ``round`` may have a task that was started after ``after``."""

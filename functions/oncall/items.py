@@ -8,6 +8,8 @@ Items (``pk`` / ``sk``):
 - ``TARGET#<target>`` / ``LOCK``: who holds the target, with the fencing token;
   ``RUN#<time>#<id>``: how earlier runs on it ended (cooldown and breaker read this).
 - ``SETTING#<lever>#<resource>`` / ``LEASE``: a changed setting belongs to one incident at a time.
+- ``READINESS#<service>`` / ``RECORD``: what the daily run has found of it; ``TOLD``: what of that
+  people know.
 - ``COUNT#<name>#<window>`` / ``COUNT``: rates. ``SEEN#<digest>`` / ``SEEN``: requests used up.
 
 The sparse index ``open-index`` (``open``, ``due``) holds what the sweeper looks after: open
@@ -56,6 +58,11 @@ def lock_key(holder: Run | Incident) -> str:
 def setting_key(lever: str, resource: str) -> str:
     """Return the partition key of a setting's lease."""
     return f"SETTING#{lever}#{resource}"
+
+
+def readiness_key(service: str) -> str:
+    """Return the partition key of what is found of a service's readiness."""
+    return f"READINESS#{service}"
 
 
 # To items

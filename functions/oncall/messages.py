@@ -48,7 +48,7 @@ _LATE_SECONDS = 60
 """A reply about something older says when it was."""
 _MENTION = re.compile(r"<(?:!subteam\^[A-Z0-9]+|@[UW][A-Z0-9]+|!here|!channel)>")
 _UNTOLD = frozenset({"intended"})
-_CALLS = frozenset({"asked", "paged"})
+_CALLS = frozenset({"asked", "paged", "warned"})
 """Kinds of entries that need a human: told to the channel, with the configured mention."""
 
 
@@ -389,7 +389,8 @@ def _entry_line(entry: Entry, incident: Incident, links: Links, mention: str) ->
         line += f" {link(links.report, 'Report')}"
     if entry.kind in _CALLS and is_game_day(incident):
         return f"{GAME_DAY}: {line}"
-    if entry.kind in _CALLS and needs_human(incident) and _MENTION.fullmatch(mention):
+    calls = entry.kind in _CALLS and (needs_human(incident) or entry.kind == "warned")
+    if calls and _MENTION.fullmatch(mention):
         line = f"{mention} {line}"
     return line
 

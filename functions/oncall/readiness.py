@@ -1,19 +1,22 @@
 """Whether a service could be failed over tonight: what is well, what is not, what to do. Pure.
 
-Words and units are those of ``failover``. What may be secret is not looked at: service files name
-no secrets and no parameters.
+Words and units are those of ``failover``.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from oncall import readiness_levers
+from oncall import readiness_levers, readiness_stack
 from oncall.failover import SICK, WELL, health, lags, points_to
 from oncall.failover_checks import NO, checks
 from oncall.readiness_seen import BAD, OK, RULES, WARN, Finding
 from oncall.service import ROLES
 from oncall.words import UNKNOWN
+
+_MOVED = frozenset({"traffic", "levers", "records", "controls", "signal", "consumers", "data"})
+"""First words of findings about what a failback moves."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,12 +41,13 @@ def findings(
         *(_data(service, facts, store) for store in service.stores),
         *_consumers(service, facts),
         *_drift(service, inventory),
+        *readiness_stack.findings(service, inventory),
     )
 
 
-def broken_file(name: str, wrong: str) -> Finding:
-    """Return the finding of a service file that cannot be read, in ``BadInput``'s sentence."""
-    return Finding("file", BAD, None, f"runbooks/services/{name}.yaml: {wrong}")
+def broken_file(wrong: str) -> Finding:
+    """Return the finding of a service file that cannot be read, in ``service.load``'s sentence."""
+    return Finding("file", BAD, None, wrong)
 
 
 def changed(before: Iterable[Finding], now: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -53,6 +57,37 @@ def changed(before: Iterable[Finding], now: Iterable[Finding]) -> tuple[Finding,
     """
     known = {one.name: (one.verdict, one.sentence) for one in before}
     return tuple(one for one in now if known.get(one.name) != (one.verdict, one.sentence))
+
+
+@dataclass(frozen=True, slots=True)
+class AfterFailback:
+    """What is said of the next failover once a failback is done."""
+
+    summary: str
+    lines: tuple[str, ...] = ()
+    """What is in its way, with what to do; empty: nothing is."""
+    need: str = ""
+
+
+def after_failback(service: Service, found: Iterable[Finding]) -> AfterFailback:
+    """Say what would be in the next failover's way: what fails it, and what was not put back."""
+    way = [
+        one
+        for one in found
+        if one.verdict in {BAD, UNKNOWN}
+        or (one.verdict == WARN and one.name.partition(":")[0] in _MOVED)
+    ]
+    if not way:
+        return AfterFailback(f"{service.name} is armed again: it could be failed over tonight.")
+    surely = any(one.verdict == BAD for one in way)
+    word = "could not" if surely else "may not"
+    things = "one thing" if len(way) == 1 else f"{len(way)} things"
+    return AfterFailback(
+        f"The next failover {word} go through ({things}, see the thread).",
+        tuple(f"{one.name}, {one.verdict}: {one.sentence}" for one in way),
+        f"Mend what the thread lists, so that {service.name} can be failed over again; then "
+        f"`runbook doctor {service.name}`.",
+    )
 
 
 def _standby(service: Service, facts: Facts, rules: Mapping[str, float]) -> Finding:
@@ -109,6 +144,9 @@ def _data(service: Service, facts: Facts, store: Store) -> Finding:
         return Finding(name, WARN, seen.lag_seconds, words)
     if seen.status == UNKNOWN:
         return Finding(name, UNKNOWN, None, f"{store.name}'s copy was not read: {see}.")
+    if store.kind == "aurora" and seen.writer is None:
+        words = f"Which Region {store.name} is written in was not read: {see}."
+        return Finding(name, UNKNOWN, seen.lag_seconds, words)
     if seen.status != "ACTIVE":
         words = f"{store.name}'s copy is {seen.status} and cannot be used: {see}."
         return Finding(name, BAD, None, words)

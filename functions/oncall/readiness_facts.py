@@ -14,10 +14,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall.failover_facts import record_sets
 from oncall.readiness_seen import OBSERVED, FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness_stack import tagged
 from oncall.service import ROLES, AlarmSignal
+from oncall.stack_facts import read_or, read_stack, read_tags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from oncall.service import Role, Service
     from oncall.services import Services
@@ -28,8 +30,11 @@ _AT_ONCE = 16
 _REFUSALS = ("AccessDenied", "ExpiredToken", "UnrecognizedClient", "InvalidSignature")
 
 
-def read_inventory(aws: Services, service: Service) -> Inventory:
-    """Read a service's records, health checks, endpoints, alarm and functions."""
+def read_inventory(aws: Services, service: Service, stack: str) -> Inventory:
+    """Read a service's records, health checks, endpoints, alarm, functions, tags and stacks.
+
+    ``stack`` is the name of the stack of runbooks, alike in both Regions.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         standby = aws.within(service.regions["standby"])
         endpoints = service.routing_control.endpoints if service.routing_control else {}
@@ -37,9 +42,11 @@ def read_inventory(aws: Services, service: Service) -> Inventory:
             region: pool.submit(_answers, standby, service, region, url)
             for region, url in endpoints.items()
         }
-        alarm = pool.submit(_try, partial(_alarm, standby, service), None)
+        alarm = pool.submit(read_or, partial(_alarm, standby, service), None)
         functions = {role: pool.submit(_functions, aws, service, role) for role in ROLES}
-        sets = _try(partial(record_sets, standby, service), None)
+        stacks = {role: pool.submit(read_stack, aws, service, role, stack) for role in ROLES}
+        tags = {arn: pool.submit(read_tags, aws, arn) for arn in tagged(service)}
+        sets = read_or(partial(record_sets, standby, service), None)
         checks = _health_checks(standby, pool, _ids(service, sets or ()))
         return Inventory(
             record_sets=sets,
@@ -47,16 +54,10 @@ def read_inventory(aws: Services, service: Service) -> Inventory:
             endpoints={region: answer.result() for region, answer in asked.items()},
             alarm=alarm.result(),
             functions={role: found.result() for role, found in functions.items()},
+            stack=stack,
+            stacks={role: found.result() for role, found in stacks.items()},
+            tags={arn: found.result() for arn, found in tags.items()},
         )
-
-
-def _try[T, U](read: Callable[[], T], otherwise: U) -> T | U:
-    """Return what was read, or what stands for unknown where AWS has not told."""
-    try:
-        return read()
-    except (ClientError, BotoCoreError) as error:
-        logger.warning("Not read: %s", error)
-        return otherwise
 
 
 def _answers(aws: Services, service: Service, region: str, url: str) -> bool | None:
@@ -104,7 +105,7 @@ def _health_checks(
     while ids:
         known |= ids
         asked = sorted(ids)
-        seen = pool.map(lambda one: _try(partial(_health_check, aws, one), None), asked)
+        seen = pool.map(lambda one: read_or(partial(_health_check, aws, one), None), asked)
         found |= {one: check for one, check in zip(asked, seen, strict=True) if check is not None}
         ids = {
             child
@@ -126,7 +127,7 @@ def _health_check(aws: Services, check: str) -> HealthCheckSeen:
     config = found["HealthCheckConfig"]
     if config["Type"] not in OBSERVED:
         return HealthCheckSeen(config)
-    said = _try(partial(client.get_health_check_status, HealthCheckId=check), None)
+    said = read_or(partial(client.get_health_check_status, HealthCheckId=check), None)
     observed = said["HealthCheckObservations"] if said else []
     well = sum(
         one.get("StatusReport", {}).get("Status", "").startswith("Success") for one in observed
@@ -142,12 +143,12 @@ def _functions(aws: Services, service: Service, role: Role) -> Sequence[Function
     there = aws.within(service.regions[role])
     named = {one.resource for one in service.capacity[role] if ":function:" in one.resource}
     for arn in service.consumers[role]:
-        named |= {one for one in (_try(partial(_consumer, there, arn), ""),) if one}
+        named |= {one for one in (read_or(partial(_consumer, there, arn), ""),) if one}
     if service.requests is not None and service.requests.namespace == "AWS/Lambda":
         named |= {one for one in (service.requests.dimensions[role].get("FunctionName"),) if one}
     by_name = {one.rpartition(":function:")[2]: one for one in sorted(named)}
     return tuple(
-        _try(partial(_function, there, name, arn), FunctionSeen(name))
+        read_or(partial(_function, there, name, arn), FunctionSeen(name))
         for name, arn in sorted(by_name.items())
     )
 

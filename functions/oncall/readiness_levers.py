@@ -343,7 +343,7 @@ def _signal(service: Service, facts: Facts, inventory: Inventory) -> list[Findin
     return [
         _signal_state(service, lever, away=away),
         judged,
-        *_alarm(service, lever, inventory),
+        *_alarm(service, lever, inventory, away=away),
     ]
 
 
@@ -434,7 +434,9 @@ def _keeps_its_status(
     return Finding(name, BAD, None, words)
 
 
-def _alarm(service: Service, lever: HealthCheckLever, inventory: Inventory) -> list[Finding]:
+def _alarm(
+    service: Service, lever: HealthCheckLever, inventory: Inventory, *, away: bool | None
+) -> list[Finding]:
     signal, alarm = lever.signal, inventory.alarm
     if isinstance(signal, S3Signal):
         return []
@@ -457,6 +459,13 @@ def _alarm(service: Service, lever: HealthCheckLever, inventory: Inventory) -> l
             f"signal would move nothing. Set its threshold between the two: {see}."
         )
         return [Finding("signal:alarm", BAD, alarm.get("Threshold"), words)]
+    state = alarm.get("StateValue")
+    if away is False and at_home is not None and state == ("OK" if at_home else "ALARM"):
+        words = (
+            f"{signal.name} is in {state} although its metric is at home, so the signal would move "
+            f"nothing: it is there already. See why: {see}."
+        )
+        return [Finding("signal:alarm", BAD, None, words)]
     return [Finding("signal:alarm", OK, None, f"{signal.name} watches the signal's metric.")]
 
 

@@ -26,7 +26,8 @@ class Finding:
     name: str
     """Unique in a service: ``ttl``, or two and three words joined by ``:``, ``data:shop-orders``.
     First words: ``file traffic levers ttl records attached endpoints controls safety_rule signal
-    health_check standby capacity data consumers drift``."""
+    health_check standby capacity data consumers drift stack iam switch secrets approvers
+    opted_in``."""
     verdict: str
     """``ok``; ``warn``: it would work, not as it should; ``bad``; ``unknown``: it was not seen."""
     number: float | None
@@ -61,6 +62,25 @@ class FunctionSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class StackSeen:
+    """The stack of runbooks in one of the service's Regions."""
+
+    deployed: bool | None = None
+    """``None``: not seen."""
+    code_sha256: str = ""
+    settings: Mapping[str, str] | None = None
+    """Parameters that have to be alike in both Regions, by name; ``None``: not read."""
+    approvers: tuple[str, ...] | None = None
+    denied: tuple[str, ...] | None = None
+    """What its runs need and are not allowed, in words; ``None``: not simulated."""
+    switches: Mapping[str, str] | None = None
+    """Kill switches by name, ``""`` for one that is missing; ``None``: not read."""
+    channels: Mapping[str, str] | None = None
+    """By channel that it is told of, ``slack`` and ``pagerduty``: what is wrong with its secret,
+    ``""`` for nothing; ``None``: not seen."""
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """What a failover does not read and readiness goes by, beside ``failover.Facts``."""
 
@@ -74,3 +94,9 @@ class Inventory:
     """The signal's, as ``DescribeAlarms`` returned it; empty: there is none; ``None``: unknown."""
     functions: Mapping[Role, Sequence[FunctionSeen]] = field(default_factory=dict)
     """By role."""
+    stack: str = ""
+    """The name of the stack of runbooks."""
+    stacks: Mapping[Role, StackSeen] = field(default_factory=dict)
+    """By the role of its Region."""
+    tags: Mapping[str, Mapping[str, str] | None] = field(default_factory=dict)
+    """Of all that has to be opted in, by ARN; ``None``: not read."""

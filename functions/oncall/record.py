@@ -406,6 +406,35 @@ class IncidentStore:
         item = self._get(items.incident_key(incident), "REPORT")
         return json.loads(str(item["state"])) if item else {}
 
+    # Readiness
+
+    def put_readiness(self, service: str, found: Mapping[str, Any]) -> None:
+        """Remember what was found of a service, which lets the report tell what is news."""
+        self._put_readiness(service, "RECORD", found)
+
+    def readiness(self, service: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """Return what was found of a service last, and what people have been told; ``{}``: none."""
+        items_ = (self._get(items.readiness_key(service), sk) for sk in ("RECORD", "TOLD"))
+        found, told = (json.loads(str(item["found"])) if item else {} for item in items_)
+        return found, told
+
+    def readiness_told(self, service: str, found: Mapping[str, Any]) -> None:
+        """Remember that people have been told of what was found."""
+        self._put_readiness(service, "TOLD", found)
+
+    def _put_readiness(self, service: str, sk: str, found: Mapping[str, Any]) -> None:
+        self._table.put_item(
+            Item={
+                "pk": items.readiness_key(service),
+                "sk": sk,
+                "type": "readiness",
+                "found": json.dumps(found, separators=(",", ":")),
+                # A write that changes nothing is no event of the table's stream, and what nobody
+                # was told yet would never be (DynamoDB Developer Guide, "Change data capture").
+                "at": iso(self._clock()),
+            }
+        )
+
     def put_report_state(self, incident: str, state: Mapping[str, Any], *, owed: bool) -> None:
         """Remember what has been told; ``owed`` lets the sweeper send the rest."""
         now = epoch(self._clock())

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
     from jsonschema import ValidationError
 
+SAMPLE = CONTRACTS / "sample"
+"""Holds a file with every part that a service may have; it is nobody's, and counts for nothing."""
+
 type Role = Literal["primary", "standby"]
 ROLES: tuple[Role, Role] = ("primary", "standby")
 WEIGHTED, FAILOVER = "weighted", "failover"
 _HEALTH_CHECK_SECONDS = 90
 """Three failures in a row, 30 s apart: Route 53's defaults."""
 _LONGEST = 200
+_NO_YAML = (yaml.YAMLError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,24 +187,39 @@ def names(folder: Path = CONTRACTS) -> tuple[str, ...]:
 def load(name: str, folder: Path = CONTRACTS) -> Service:
     """Read the service ``name``, or the one whose record or primary's health check that is.
 
-    Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
+    Another service's broken file is in nobody's way. Raises ``BadInput`` with one sentence that
+    names the file and the field, what is wrong and an example.
     """
     known = names(folder)
-    game_day = None
+    game_day: Service | None = None
+    wrong, unreadable = [], []
     for one in (name,) if name in known else known:
-        document = _read(folder / "services" / f"{one}.yaml")
-        service = parse(document, one, folder)
-        if name in {one, service.record, *service.health_checks["primary"]}:
-            if not service.game_day:
-                return service
-            # A mistake in it must not get in the way of a service in production.
-            game_day = game_day or service
+        try:
+            document = _read(folder / "services" / f"{one}.yaml")
+            if name != one and name not in _called(document):
+                continue
+            service = parse(document, one)
+        except BadInput as error:
+            # Of what is no YAML nobody can say whose it is.
+            whose = name == one or not isinstance(error.__cause__, _NO_YAML)
+            (wrong if whose else unreadable).append(f"runbooks/services/{one}.yaml: {error}")
+            continue
+        if not service.game_day:
+            return service
+        # A mistake in it must not get in the way of a service in production.
+        game_day = game_day or service
+    if wrong:
+        raise BadInput(wrong[0])
     if game_day is not None:
         _check_apart(game_day, folder)
         return game_day
+    if unreadable:
+        raise BadInput(
+            f"name: {name!r} is in none of the files that can be read. {' '.join(unreadable)}"
+        )
     raise BadInput(
-        f"name: there is no service {name!r}; there are {', '.join(known) or 'none'}. Write "
-        f"runbooks/services/{known[0] if known else 'shop'}.yaml, or give one of these."
+        f"name: there is no service {name!r}; there are {', '.join(known) or 'none'}. Give one of "
+        f"these, or copy runbooks/sample/services/shop.yaml to runbooks/services/<name>.yaml."
     )
 
 
@@ -214,7 +233,7 @@ def _check_apart(service: Service, folder: Path) -> None:
         if other == service.name:
             continue
         try:
-            theirs = parse(_read(folder / "services" / f"{other}.yaml"), other, folder)
+            theirs = parse(_read(folder / "services" / f"{other}.yaml"), other)
         except BadInput as error:
             raise BadInput(
                 f"game_day: {other}.yaml is not as it has to be, so that I cannot see whether "
@@ -253,20 +272,31 @@ def changes(service: Service) -> dict[str, str]:
     return found
 
 
+def _called(document: Any) -> set[str]:
+    """Return what else an unchecked file calls its service: its record, its health checks."""
+    text = document if isinstance(document, dict) else {}
+    record, checks = text.get("record"), text.get("health_checks")
+    named = record.get("name") if isinstance(record, dict) else None
+    followed = checks.get("primary") if isinstance(checks, dict) else None
+    return {str(one) for one in (named, *(followed if isinstance(followed, list) else ())) if one}
+
+
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         wrong = " ".join(str(error).split())[:_LONGEST]
-        raise BadInput(f"{path.name}: it is not YAML: {wrong}. Start from shop.yaml.") from error
+        raise BadInput(
+            f"it is not YAML: {wrong}. Start from runbooks/sample/services/shop.yaml."
+        ) from error
 
 
-def parse(document: Any, name: str, folder: Path = CONTRACTS) -> Service:
+def parse(document: Any, name: str) -> Service:
     """Return the service that ``document`` describes; ``name``: the file's, without .yaml.
 
-    Raises ``BadInput`` as ``load`` does.
+    Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
     """
-    schema = json.loads((folder / "service.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads((CONTRACTS / "service.schema.json").read_text(encoding="utf-8"))
     error = best_match(Draft202012Validator(schema).iter_errors(document))
     if error is not None:
         raise BadInput(_sentence(error))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudwatch.client import CloudWatchClient
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_ecs.client import ECSClient
+    from mypy_boto3_iam.client import IAMClient
     from mypy_boto3_lambda.client import LambdaClient
     from mypy_boto3_rds.client import RDSClient
     from mypy_boto3_route53.client import Route53Client
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     )
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_secretsmanager.client import SecretsManagerClient
+    from mypy_boto3_sns.client import SNSClient
     from mypy_boto3_sqs.client import SQSClient
     from mypy_boto3_ssm.client import SSMClient
     from mypy_boto3_stepfunctions.client import SFNClient
@@ -157,7 +159,9 @@ class Services:
     @overload
     def client(self, name: Literal["ecs"]) -> ECSClient: ...
     @overload
-    def client(self, name: Literal["lambda"]) -> LambdaClient: ...
+    def client(self, name: Literal["iam"]) -> IAMClient: ...
+    @overload
+    def client(self, name: Literal["lambda"], region: str = ...) -> LambdaClient: ...
     @overload
     def client(self, name: Literal["rds"]) -> RDSClient: ...
     @overload
@@ -170,6 +174,8 @@ class Services:
     def client(self, name: Literal["s3"]) -> S3Client: ...
     @overload
     def client(self, name: Literal["secretsmanager"]) -> SecretsManagerClient: ...
+    @overload
+    def client(self, name: Literal["sns"]) -> SNSClient: ...
     @overload
     def client(self, name: Literal["sqs"], region: str = ...) -> SQSClient: ...
     @overload

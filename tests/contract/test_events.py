@@ -14,7 +14,7 @@ import pytest
 import receive_decision
 import report
 from oncall import contract as contracts
-from oncall import step
+from oncall import service, step
 from oncall.errors import WorldMoved
 from oncall.incident import Entry, Incident, Run
 from oncall.record import IncidentStore
@@ -170,6 +170,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     aws.__dict__["store"] = IncidentStore(table, lambda: OPENED)
     monkeypatch.setattr(step, "Settings", type("S", (), {"from_environment": lambda: settings}))
     monkeypatch.setattr(step, "Services", lambda _: aws)
+    # The events tell of the sample service, which no deployment has.
+    load = service.load
+    monkeypatch.setattr(service, "load", lambda name: load(name, service.SAMPLE))
     arn = "arn:aws:states:eu-west-1:123456789012:stateMachine:runbooks-"
     names = {runbook: f"{arn}{runbook}" for runbook in PLANS}
     monkeypatch.setenv("STATE_MACHINES", json.dumps(names))

@@ -154,6 +154,7 @@ FLAWS: Sequence[tuple[str, Sequence[str | int], Any]] = [
     ("iam-not", statement(*TIDY, "NotResource"), "arn:aws:lambda:::x"),
     ("iam-forbidden", statement(*TIDY, "Action"), "lambda:UpdateFunctionCode"),
     ("iam-forbidden", statement(*TIDY, "Action"), "iam:PassRole"),
+    ("iam-forbidden", statement(*TIDY, "Action"), ["iam:SimulatePrincipalPolicy", "iam:GetRole"]),
     ("iam-forbidden", statement(*TIDY, "Action"), ["events:PutRule"]),
     ("iam-forbidden", statement(*TIDY, "Action"), "sqs:*"),
     ("iam-forbidden", statement(*TIDY, "Action"), "sts:AssumeRole"),

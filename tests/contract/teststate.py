@@ -214,6 +214,7 @@ def _result(variables: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
         "open": {"run": variables["run"]},
         "inspect": {"facts": variables["facts"]},
         "plan": _PLANNED,
+        "check": {"ready": True},
         "verify": {"look": variables["look"], "verdict": variables["look"]["verdict"]},
     }
     answer = answers.get(verb) or _ANSWERS.get(function, _CHANGED)

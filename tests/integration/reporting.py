@@ -30,6 +30,20 @@ QUEUE = "arn:aws:sqs:us-east-1:123456789012:orders"
 FUNCTION = "arn:aws:lambda:us-east-1:123456789012:function:orders-worker"
 TOKEN = "task-token-canary-9f2c61"
 ESCALATION_KEY = "R0000000000000000000000000000002"
+MAY_DELIVER = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "sns.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": "*",
+            }
+        ],
+    }
+)
+"""The policy of a queue that topics deliver to."""
 UNDO = (
     f"aws lambda put-function-concurrency --function-name {FUNCTION} "
     "--reserved-concurrent-executions 20"
@@ -296,6 +310,7 @@ def a_world(aws: AwsAccount) -> Iterator[World]:
             pagerduty_secret="pagerduty",
             pagerduty_url=pagerduty.base_url,
             bucket=f"reports-{aws.account}",
+            fallback="",
             docs_url="https://docs.example.com/runbooks/{runbook}",
             edit_seconds=30,
         )

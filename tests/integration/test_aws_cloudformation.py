@@ -1,4 +1,6 @@
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -201,3 +203,37 @@ def test_without_the_bridges_the_gaps_are_still_there(aws: AwsAccount, stack: De
         machine = stack(yaml, name="machine")["Machine"]
     described = aws.client("stepfunctions").describe_state_machine(stateMachineArn=machine)
     assert described["definition"] == "StartAt: Done"
+
+
+def _roles(aws: AwsAccount, folder: Path) -> list[str]:
+    """Deploy a role by one template in two Regions; return its names."""
+    (folder / "template.json").write_text(
+        json.dumps(
+            {
+                "Resources": {
+                    "Own": {
+                        "Type": "AWS::IAM::Role",
+                        "Properties": {"AssumeRolePolicyDocument": {"Statement": []}},
+                    }
+                },
+                "Outputs": {"Role": {"Value": {"Ref": "Own"}}},
+            }
+        )
+    )
+    regions = (aws.for_account(aws.account, one) for one in ("us-east-1", "eu-west-1"))
+    return [one.deploy("twice", folder / "template.json")["Role"] for one in regions]
+
+
+def test_a_role_of_a_stack_in_two_regions_is_two_roles(aws: AwsAccount, tmp_path: Path) -> None:
+    here, there = _roles(aws, tmp_path)
+    assert here != there
+    assert here.startswith("twice-Own-")
+    assert _roles(aws, tmp_path) == [here, there]
+
+
+def test_without_the_bridge_the_second_region_takes_the_firsts_role(
+    aws: AwsAccount, tmp_path: Path
+) -> None:
+    with cloudformation.BRIDGE.off():
+        here, there = _roles(aws, tmp_path)
+    assert here == there

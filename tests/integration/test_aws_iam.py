@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from local.aws import AwsAccount
-from local.aws.bridges import iam
+from local.aws.bridges import iam, iam_simulation
 
 type Deploy = Callable[..., dict[str, str]]
 
@@ -529,3 +529,49 @@ def test_a_switch_of_auroras_writer_is_checked_on_all_that_it_changes(
         with iam.BRIDGE.off():
             gap = _call(aws, names["Caller"], "rds", "switchover_global_cluster", **wanted)
         assert _denied(gap)  # on the global cluster, whatever the policy says
+
+
+def _simulated(aws: AwsAccount, **tag: str) -> list[str]:
+    iam_client = aws.client("iam")
+    iam_client.create_role(RoleName="tagged", AssumeRolePolicyDocument="{}")
+    document = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow", "Resource": "*", "Action": "lambda:PutFunctionConcurrency",
+                "Condition": {"StringEquals": {"aws:ResourceTag/runbook-automation": "enabled"}},
+            },
+            {"Effect": "Allow", "Resource": "arn:aws:s3:::two/*", "Action": "s3:PutObject"},
+            {"Effect": "Deny", "Resource": "arn:aws:s3:::two/no", "Action": "s3:*"},
+        ],
+    }  # fmt: skip
+    iam_client.put_role_policy(
+        RoleName="tagged", PolicyName="p", PolicyDocument=json.dumps(document)
+    )
+    found = iam_client.simulate_principal_policy(
+        PolicySourceArn=f"arn:aws:iam::{aws.account}:role/tagged",
+        ActionNames=["lambda:PutFunctionConcurrency", "s3:PutObject"],
+        ResourceArns=["arn:aws:s3:::two/yes", "arn:aws:s3:::two/no"],
+        ContextEntries=[
+            {
+                "ContextKeyName": "aws:ResourceTag/runbook-automation",
+                "ContextKeyType": "string",
+                "ContextKeyValues": [value],
+            }
+            for value in tag.values()
+        ],
+    )
+    return [one["EvalDecision"] for one in found["EvaluationResults"]]
+
+
+def test_a_simulation_heeds_its_context_and_looks_at_each_resource(aws: AwsAccount) -> None:
+    assert _simulated(aws, tag="enabled") == ["allowed", "allowed", "allowed", "explicitDeny"]
+
+
+def test_a_simulation_without_the_tag_denies(aws: AwsAccount) -> None:
+    assert _simulated(aws, tag="no")[:2] == ["implicitDeny", "implicitDeny"]
+    with iam_simulation.BRIDGE.off():
+        aws.client("iam").delete_role_policy(RoleName="tagged", PolicyName="p")
+        aws.client("iam").delete_role(RoleName="tagged")
+        # The gap: neither the context nor the second resource is looked at.
+        assert _simulated(aws, tag="enabled") == ["implicitDeny", "allowed"]

@@ -10,7 +10,7 @@ from oncall import counterpart, service
 from oncall.failover import FAILBACK, FAILOVER
 from oncall.services import Services, Settings
 
-SHOP = service.load("shop")
+SHOP = service.load("shop", service.SAMPLE)
 OWN = "arn:aws:states:eu-west-1:{account}:execution:runbooks-route53-failover:own"
 _WAIT = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
 

@@ -113,6 +113,16 @@ class World:
             event or {}, self.services(), settings, f"request-{next(self.requests)}"
         )
 
+    def refused(self) -> list[str]:
+        """Return the incidents that ended before they began."""
+        items = self.aws.session().resource("dynamodb").Table(TABLE).scan()["Items"]
+        return [str(one["id"]) for one in items if one.get("outcome") == "refused"]
+
+    def tag(self, alarm: str, key: str, value: str) -> None:
+        cloudwatch = self.aws.client("cloudwatch")
+        found = cloudwatch.describe_alarms(AlarmNames=[alarm])["MetricAlarms"][0]
+        cloudwatch.tag_resource(ResourceARN=found["AlarmArn"], Tags=[{"Key": key, "Value": value}])
+
     def alarm(
         self,
         name: str = "orders-backlog",
@@ -478,6 +488,26 @@ def test_a_misconfigured_alarm_is_counted_in_every_sweep(
     world.alarm(runbook_mode="yolo")
     assert world.sweep() == {"misconfigured": 1}
     assert counted(capsys.readouterr().out) == {"AlarmsMisconfigured": 1}
+
+
+def test_a_misconfigured_alarm_pages_once_by_whoever_finds_it_and_starts_once_it_is_mended(
+    world: World,
+) -> None:
+    world.alarm(runbook_mode="yolo")
+    told = world.dispatch(world.event())["incident"]
+    world.sweep()
+    assert world.refused() == [told]
+    incident = world.services().store.load(told)
+    assert (incident.status, incident.outcome, incident.target_name) == (
+        "closed", "refused", "orders-backlog",
+    )  # fmt: skip
+    assert [(e.kind, e.severity) for e in incident.entries] == [("paged", "error")]
+    assert "'yolo'; set it to one of observe, ask, auto" in incident.entries[0].text
+    world.tag("orders-backlog", "runbook:mode", "always")
+    world.sweep()
+    assert len(world.refused()) == 2, "another mistake is told as well"
+    world.tag("orders-backlog", "runbook:mode", "ask")
+    assert world.sweep()["started"] == 1
 
 
 # The sweep: incidents

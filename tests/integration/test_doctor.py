@@ -3,9 +3,8 @@
 import http.server
 import json
 import threading
-import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +13,11 @@ from click.testing import CliRunner, Result
 
 from cli.app import main
 from local.aws import AwsAccount, EmbeddedAws
-from local.aws.cloudwatch import CloudWatch, Settings, put_metric_history
+from local.aws.cloudwatch import CloudWatch, Settings
 from oncall import service
 from oncall.service import ROLES, Probe
 from tests.integration import two_regions
-from tests.integration.two_regions import PRIMARY, STANDBY, TwoRegions
+from tests.integration.two_regions import PRIMARY, TwoRegions, attach, change, replicate
 
 
 @pytest.fixture(scope="module")
@@ -58,64 +57,8 @@ class _Well(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def attach(shop: TwoRegions) -> None:
-    """Let the record sets follow both levers, as they have to on AWS."""
-    route53 = shop.client("route53")
-    lever: Any = shop.service.health_check
-    controls: Any = shop.service.routing_control
-    route53.update_health_check(
-        HealthCheckId=lever.id,
-        FullyQualifiedDomainName=f"{lever.signal.bucket}.s3.{STANDBY}.amazonaws.com",
-        ResourcePath=f"/{lever.signal.key}",
-        FailureThreshold=1,
-        Inverted=True,
-    )
-    on = {
-        role: check(shop, Type="RECOVERY_CONTROL", RoutingControlArn=controls.controls[role])
-        for role in ROLES
-    }
-    both = check(
-        shop, Type="CALCULATED", ChildHealthChecks=[on["primary"], lever.id], HealthThreshold=2
-    )
-    change(shop, {"primary": {"HealthCheckId": both}, "standby": {"HealthCheckId": on["standby"]}})
-
-
-def check(shop: TwoRegions, **config: Any) -> str:
-    made = shop.client("route53").create_health_check(
-        CallerReference=str(uuid.uuid4()), HealthCheckConfig=config
-    )
-    return str(made["HealthCheck"]["Id"])
-
-
-def change(shop: TwoRegions, members: Mapping[str, Mapping[str, Any]]) -> None:
-    """Change members of the record sets, by role; all at once, as weighted sets share their TTL."""
-    route53, zone = shop.client("route53"), shop.service.zone_id
-    sets = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
-    by_name = {one.get("SetIdentifier"): one for one in sets}
-    old = [by_name[f"shop-{role}"] for role in members]
-    new = [{**one, **members[role]} for role, one in zip(members, old, strict=True)]
-    changes = [{"Action": "DELETE", "ResourceRecordSet": one} for one in old]
-    changes += [{"Action": "CREATE", "ResourceRecordSet": one} for one in new]
-    route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": changes})
-
-
-def replicate(shop: TwoRegions, *, table_ms: float = 900.0) -> None:
-    """Publish both lags, a minute old."""
-    at = int(time.time()) - 60
-    for region, namespace, metric, dimensions, lag in (
-        (
-            PRIMARY,
-            "AWS/DynamoDB",
-            "ReplicationLatency",
-            {"TableName": "shop-orders", "ReceivingRegion": STANDBY},
-            table_ms,
-        ),
-        (STANDBY, "AWS/RDS", "AuroraGlobalDBReplicationLag", {"DBClusterIdentifier": "shop"}, 80.0),
-    ):
-        put_metric_history(
-            shop.aws.account, region, namespace, metric, dimensions, [(at, lag)],
-            unit="Milliseconds",
-        )  # fmt: skip
+NO_STACK = {"stack:primary": "warn", "stack:standby": "bad"}
+"""What is said where the runbooks are not deployed; test_check_readiness has them."""
 
 
 def doctor(*words: str) -> Result:
@@ -131,12 +74,14 @@ def told(result: Result) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("shop")
-def test_of_a_ready_service_nothing_is_bad() -> None:
+def test_of_a_ready_service_nothing_is_bad_but_that_no_stack_could_act() -> None:
     ended = doctor("shop", "--output", "json")
 
     found = told(ended)
-    assert {name: verdict for name, (verdict, _) in found.items()} == {"drift:shop:live": "warn"}
-    assert ended.exit_code == 0
+    assert {name: verdict for name, (verdict, _) in found.items()} == {
+        "drift:shop:live": "warn", **NO_STACK,
+    }  # fmt: skip
+    assert ended.exit_code == 1
     rows = json.loads(ended.stdout)
     assert list(rows[0]) == ["service", "name", "verdict", "number", "sentence"]
     assert {one["service"] for one in rows} == {"shop"}
@@ -173,6 +118,7 @@ def test_what_is_broken_in_the_account_is_found(shop: TwoRegions) -> None:
         f"consumers:standby:{arn.rsplit(':', 1)[-1]}",
         "data:shop-orders",
         "drift:shop",
+        "stack:standby",
     }
     assert found["records"][0] == "warn"
     assert "lacks environment variables that the primary's has: TABLE" in found["drift:shop"][1]
@@ -201,10 +147,10 @@ def test_what_is_gone_or_does_not_answer_is_told_apart(shop: TwoRegions) -> None
 def test_a_person_reads_a_table_or_lines() -> None:
     table, text = doctor(), doctor("--output", "text")
 
-    assert table.exit_code == text.exit_code == 0
+    assert table.exit_code == text.exit_code == 1
     head, first, *_ = table.stdout.splitlines()
     assert head.split() == ["service", "verdict", "what", "number"]
-    assert first.split()[:3] == ["shop", "warn", "drift:shop:live"]
-    assert table.stderr.endswith("1 warn, 26 ok.\n")
+    assert first.split()[:3] == ["shop", "bad", "stack:standby"]
+    assert table.stderr.endswith("1 bad, 2 warn, 27 ok.\n")
     assert text.stdout.startswith("ok       shop  file: runbooks/services/shop.yaml can be read.\n")
-    assert len(text.stdout.splitlines()) == 27
+    assert len(text.stdout.splitlines()) == 30

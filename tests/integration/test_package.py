@@ -72,7 +72,7 @@ def test_the_package_holds_the_contracts_themselves(built: Path) -> None:
 
     assert shipped == files(ROOT / "runbooks")
     assert yaml.safe_load(shipped["queue-saturation.yaml"])["id"] == "queue-saturation"
-    assert yaml.safe_load(shipped["services/shop.yaml"])["name"]
+    assert yaml.safe_load(shipped["sample/services/shop.yaml"])["name"]
 
 
 def test_the_package_stays_small(built: Path) -> None:

@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 import report
 from local.aws import AwsAccount
 from local.slack import Message
+from oncall import readiness_news
 from oncall.decisions import Decision, decide
 from oncall.errors import NotDelivered
 from oncall.incident import Entry
+from oncall.readiness_seen import Finding
 from tests.integration.reporting import (
     ALARM,
     ALICE,
@@ -20,11 +23,13 @@ from tests.integration.reporting import (
     CAROL,
     CHANGE,
     ESCALATION_KEY,
+    MAY_DELIVER,
     TOKEN,
     Context,
     World,
     a_world,
 )
+from tests.integration.tables import TABLE
 
 
 @pytest.fixture
@@ -458,3 +463,91 @@ def test_no_token_and_no_secret_is_ever_told(
         assert world.slack.signing_secret not in text
         assert world.slack.bot_token not in text
     assert world.pagerduty.routing_key not in caplog.text
+
+
+# Readiness
+
+
+BAD = Finding("iam:standby", "bad", None, "The runbooks may not do it.")
+
+
+def found(world: World, *findings: Finding) -> None:
+    world.store.put_readiness("shop", readiness_news.written("eu-west-1", findings))
+
+
+def test_readiness_is_told_once_and_again_when_it_changes(world: World) -> None:
+    found(world, BAD)
+    world.reporter().tell_readiness("shop")
+    world.reporter().tell_readiness("shop")
+    found(world, replace(BAD, verdict="ok", sentence="They may."))
+    world.reporter().tell_readiness("shop")
+    first, second = (message.text for message in world.slack.messages)
+    assert "`iam:standby` bad: The runbooks may not do it." in first
+    assert "`iam:standby` bad → ok: They may." in second
+    assert all(message.mentions == set() for message in world.slack.messages)
+
+
+@pytest.mark.parametrize("slack", ["down", "not configured", "no token"])
+def test_readiness_is_told_by_the_topic_where_slack_does_not_tell_it(
+    world: World, slack: str
+) -> None:
+    topic = world.aws.client("sns").create_topic(Name="fallback")["TopicArn"]
+    sqs = world.aws.client("sqs")
+    inbox = sqs.create_queue(QueueName="inbox", Attributes={"Policy": MAY_DELIVER})["QueueUrl"]
+    world.aws.client("sns").subscribe(
+        TopicArn=topic, Protocol="sqs", Endpoint=f"arn:aws:sqs:us-east-1:{world.aws.account}:inbox"
+    )
+    changed = {"fallback": topic, "slack_secret": world.settings.slack_secret}
+    if slack == "down":
+        world.slack.down()
+    elif slack == "no token":
+        world.aws.client("secretsmanager").put_secret_value(SecretId="slack", SecretString="{}")
+    else:
+        changed["slack_secret"] = ""
+    found(world, BAD)
+    for _ in range(2):
+        world.reporter(**changed).tell_readiness("shop")
+    assert world.slack.messages == []
+    [message] = sqs.receive_message(QueueUrl=inbox, MaxNumberOfMessages=10, WaitTimeSeconds=5)[
+        "Messages"
+    ]
+    assert "iam:standby bad: The runbooks may not do it." in json.loads(message["Body"])["Message"]
+
+
+def test_what_nobody_was_told_is_told_the_next_time(world: World) -> None:
+    world.slack.down()
+    found(world, BAD)
+    with pytest.raises(ClientError):
+        world.reporter(fallback="arn:aws:sns:us-east-1:123456789012:gone").tell_readiness("shop")
+    world.slack.up()
+    world.reporter().tell_readiness("shop")
+    assert len(world.slack.messages) == 1
+
+
+def test_what_is_found_again_is_written_anew_so_that_the_stream_tells_of_it(world: World) -> None:
+    key = {"pk": "READINESS#shop", "sk": "RECORD"}
+    table = world.aws.session().resource("dynamodb").Table(TABLE)
+    found(world, BAD)
+    first = table.get_item(Key=key)["Item"]
+    world.clock.forward(minutes=1)
+    found(world, BAD)
+    assert table.get_item(Key=key)["Item"] != first
+
+
+def test_what_is_wrong_with_a_secret_is_named_without_its_values(world: World) -> None:
+    assert world.reporter().channels() == {"slack": "", "pagerduty": ""}
+    secrets = world.aws.client("secretsmanager")
+    secrets.put_secret_value(SecretId="slack", SecretString='{"bot_token": "xoxb-canary"}')
+    secrets.put_secret_value(SecretId="pagerduty", SecretString="R0canary")
+    said = world.reporter().channels()
+    assert said == {
+        "slack": "the secret slack has no signing_secret",
+        "pagerduty": "the secret pagerduty is no JSON object",
+    }
+    assert world.reporter(slack_secret="", pagerduty_secret="gone").channels() == {
+        "pagerduty": "the secret gone cannot be read (ResourceNotFoundException)"
+    }
+    whole = '{"bot_token": "x", "signing_secret": "y"}'
+    secrets.put_secret_value(SecretId="slack", SecretString=whole)
+    unnamed = world.reporter(slack_channel="").channels()
+    assert unnamed["slack"] == "the stack's parameter SlackChannel is empty"

@@ -3,17 +3,19 @@
 import io
 import itertools
 import json
+import time
 import uuid
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from local.aws import AwsAccount
+from local.aws.cloudwatch import put_metric_history
 from oncall import service
-from oncall.contract import CONTRACTS
-from oncall.service import Service
+from oncall.service import ROLES, Service
 from oncall.services import Services, Settings
 
 PRIMARY, STANDBY = "us-east-1", "us-west-2"
@@ -41,6 +43,8 @@ class TwoRegions:
     aws: AwsAccount
     service: Service
     services: Services
+    file: dict[str, Any]
+    """The service's file."""
 
     def client(self, name: str, region: str = STANDBY) -> Any:
         return client(self.aws, name, region)
@@ -52,7 +56,7 @@ def client(aws: AwsAccount, name: str, region: str) -> Any:
 
 def make(aws: AwsAccount) -> TwoRegions:
     """Make everything in both Regions; traffic is at home."""
-    document = yaml.safe_load((CONTRACTS / "services" / "shop.yaml").read_text("utf-8"))
+    document = yaml.safe_load((service.SAMPLE / "services" / "shop.yaml").read_text("utf-8"))
     document["regions"] = {"primary": PRIMARY, "standby": STANDBY}
     document["zone"]["id"] = _zone(aws)
     levers = document["levers"]
@@ -95,7 +99,7 @@ def make(aws: AwsAccount) -> TwoRegions:
         region=STANDBY,
     )
     own = aws.for_account(aws.account, STANDBY).session()
-    return TwoRegions(aws, service.parse(document, "shop"), Services(settings, own))
+    return TwoRegions(aws, service.parse(document, "shop"), Services(settings, own), document)
 
 
 def _zone(aws: AwsAccount) -> str:
@@ -196,7 +200,7 @@ def consumer(
 def _zipped() -> bytes:
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w") as archive:
-        archive.writestr("app.py", _CODE)
+        archive.writestr(zipfile.ZipInfo("app.py", (1980, 1, 1, 0, 0, 0)), _CODE)
     return held.getvalue()
 
 
@@ -223,3 +227,63 @@ def _database(aws: AwsAccount) -> dict[str, str]:
         )["DBCluster"]["DBClusterArn"]
         for role, region, more in (("primary", PRIMARY, login), ("standby", STANDBY, {}))
     }
+
+
+def attach(shop: TwoRegions) -> None:
+    """Let the record sets follow both levers, as they have to on AWS."""
+    route53 = shop.client("route53")
+    lever: Any = shop.service.health_check
+    controls: Any = shop.service.routing_control
+    route53.update_health_check(
+        HealthCheckId=lever.id,
+        FullyQualifiedDomainName=f"{lever.signal.bucket}.s3.{STANDBY}.amazonaws.com",
+        ResourcePath=f"/{lever.signal.key}",
+        FailureThreshold=1,
+        Inverted=True,
+    )
+    on = {
+        role: check(shop, Type="RECOVERY_CONTROL", RoutingControlArn=controls.controls[role])
+        for role in ROLES
+    }
+    both = check(
+        shop, Type="CALCULATED", ChildHealthChecks=[on["primary"], lever.id], HealthThreshold=2
+    )
+    change(shop, {"primary": {"HealthCheckId": both}, "standby": {"HealthCheckId": on["standby"]}})
+
+
+def check(shop: TwoRegions, **config: Any) -> str:
+    made = shop.client("route53").create_health_check(
+        CallerReference=str(uuid.uuid4()), HealthCheckConfig=config
+    )
+    return str(made["HealthCheck"]["Id"])
+
+
+def change(shop: TwoRegions, members: Mapping[str, Mapping[str, Any]]) -> None:
+    """Change members of the record sets, by role; all at once, as weighted sets share their TTL."""
+    route53, zone = shop.client("route53"), shop.service.zone_id
+    sets = route53.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]
+    by_name = {one.get("SetIdentifier"): one for one in sets}
+    old = [by_name[f"shop-{role}"] for role in members]
+    new = [{**one, **members[role]} for role, one in zip(members, old, strict=True)]
+    changes = [{"Action": "DELETE", "ResourceRecordSet": one} for one in old]
+    changes += [{"Action": "CREATE", "ResourceRecordSet": one} for one in new]
+    route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch={"Changes": changes})
+
+
+def replicate(shop: TwoRegions, *, table_ms: float = 900.0) -> None:
+    """Publish both lags, a minute old."""
+    at = int(time.time()) - 60
+    for region, namespace, metric, dimensions, lag in (
+        (
+            PRIMARY,
+            "AWS/DynamoDB",
+            "ReplicationLatency",
+            {"TableName": "shop-orders", "ReceivingRegion": STANDBY},
+            table_ms,
+        ),
+        (STANDBY, "AWS/RDS", "AuroraGlobalDBReplicationLag", {"DBClusterIdentifier": "shop"}, 80.0),
+    ):
+        put_metric_history(
+            shop.aws.account, region, namespace, metric, dimensions, [(at, lag)],
+            unit="Milliseconds",
+        )  # fmt: skip

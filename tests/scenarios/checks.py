@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -115,6 +115,14 @@ class Checks(LetterChecks):
             for text in texts:
                 assert text in graph.alt, f"{text!r} is not in {graph.alt!r}"
             assert _drawn(graph.content) > _LEAST_DRAWN, f"{graph.title} shows no data"
+
+    def _then_readiness(self, _: str, wanted: list[str]) -> None:
+        def told() -> str:
+            new = self.world.slack.messages[self.scene.messages_before :]
+            return "\n".join(one.text for one in new if "runbook doctor" in one.text)
+
+        for text in wanted:
+            eventually(partial(_within, text, told), f"{text!r} is told")
 
     def _then_mentioned(self, _: str, wanted: list[str]) -> None:
         told = self.world.slack.messages[self.scene.messages_before :]
@@ -317,3 +325,7 @@ def _alike(found: list[str], wanted: list[str]) -> None:
     assert len(found) == len(wanted), found
     for one, part in zip(found, wanted, strict=True):
         assert part in one, f"{part!r} is not in {one!r}"
+
+
+def _within(text: str, told: Callable[[], str]) -> bool:
+    return text in told()

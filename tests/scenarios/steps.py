@@ -258,6 +258,10 @@ class Steps(Alarms, LetterSteps):
         for name in set(self.world.executions(WIND_DOWN)) - known:
             self.scene.ended(name)
 
+    def _do_readiness(self, _: object) -> None:
+        answer = self.scene.invoke("ReadinessFunction", {})
+        assert "checked" in answer, answer
+
     def _do_check(self, given: Mapping[str, Any]) -> None:
         Checks(self.scene).check(given)
 

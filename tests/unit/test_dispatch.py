@@ -30,7 +30,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_tagged_alarm_is_prepared_for_its_runbooks_machine() -> None:
-    prepared = dispatch.prepare(SETTINGS, LIVE, {"runbook": "queue-saturation"})
+    prepared = dispatch._prepared(SETTINGS, LIVE, {"runbook": "queue-saturation"})
     assert isinstance(prepared, Prepared)
     assert prepared.machine == MACHINE
     assert prepared.start.target == "orders"
@@ -39,7 +39,7 @@ def test_a_tagged_alarm_is_prepared_for_its_runbooks_machine() -> None:
 @pytest.mark.parametrize("runbook", ["queue-saturatoin", "", "no-contract", "../secrets"])
 def test_a_runbook_that_there_is_not_is_told_with_those_there_are(runbook: str) -> None:
     with pytest.raises(Misconfigured, match="queue-saturation") as told:
-        dispatch.prepare(SETTINGS, LIVE, {"runbook": runbook})
+        dispatch._prepared(SETTINGS, LIVE, {"runbook": runbook})
     assert "orders-backlog" in str(told.value)
 
 

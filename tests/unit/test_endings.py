@@ -289,3 +289,13 @@ def test_the_last_line_says_how_long_it_took(seconds: float, words: str) -> None
     ending, took = Ending("", ""), timedelta(seconds=seconds)
     told = endings.summary(ending, "resolved", an_incident(), took)
     assert told == f"orders is relieved, in {words}. Nothing was changed."
+
+
+def test_what_a_good_end_leaves_to_be_done_is_its_need_and_in_its_last_line() -> None:
+    left = {"text": "It works.", "warning": "The next may fail.", "need": "Mend it."}
+    incident = an_incident(need="Nothing. I page you.", progress=left)
+    assert endings.closing_need("resolved", incident) == "Mend it."
+    assert endings.closing_need("failed", incident) == "Nothing. I page you."
+    assert endings.closing_need("resolved", an_incident()) == "Nothing."
+    told = endings.summary(Ending("", ""), "resolved", incident, timedelta(minutes=4))
+    assert told.startswith("It works, in 4 min. The next may fail. ")

@@ -12,7 +12,6 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from oncall import failover, failover_checks, failover_plan, service
-from oncall.contract import CONTRACTS
 from oncall.failover import (
     FAILBACK,
     FAILOVER,
@@ -29,7 +28,7 @@ from oncall.plans import Plan
 from oncall.service import Service
 from tools.checks.commands import check_commands
 
-SHOP = service.load("shop")
+SHOP = service.load("shop", service.SAMPLE)
 HOME, AWAY = "us-east-1", "eu-west-1"
 NOW = 1_800_000_000.0
 RULES: dict[str, float] = {
@@ -1023,7 +1022,7 @@ def test_only_the_region_that_traffic_goes_to_may_run_it(facts: Facts) -> None:
 
 
 def test_the_sample_file_is_what_these_tests_build_on() -> None:
-    text = yaml.safe_load((CONTRACTS / "services" / "shop.yaml").read_text("utf-8"))
+    text = yaml.safe_load((service.SAMPLE / "services" / "shop.yaml").read_text("utf-8"))
     assert text["regions"] == {"primary": HOME, "standby": AWAY}
 
 

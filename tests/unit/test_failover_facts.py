@@ -12,7 +12,7 @@ from oncall import failover, failover_facts, probes, service
 from oncall.failover import HEALTH_CHECK, RECORDS, ROUTING_CONTROL, LeverSeen
 from oncall.service import Role
 
-SHOP = service.load("shop")
+SHOP = service.load("shop", service.SAMPLE)
 NOW = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
 RULES = {"window_periods": 5.0}
 

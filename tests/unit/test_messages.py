@@ -130,6 +130,15 @@ def test_late_news_says_when_it_was() -> None:
     assert reply.text.startswith("<!date^1795401600^{time}|02:40 UTC> Better.")
 
 
+def test_a_warning_calls_people_although_all_went_well() -> None:
+    warned = an_entry(kind="warned", text="The next failover could not go through.")
+    incident = an_incident(entries=(warned,), status="closed", outcome="resolved")
+    on = "<!subteam^S0123>"
+    (reply,) = messages.replies(incident, 0, LINKS, mention=on, now=NOW)
+    assert reply.broadcast
+    assert reply.text.startswith(on)
+
+
 def test_someone_is_mentioned_only_when_needed_and_only_by_configuration() -> None:
     asked = an_entry(kind="asked", text="May I?")
     on = "<!subteam^S0ONCALL>"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oncall import readiness, service
+from oncall import readiness, readiness_stack, service
 from oncall.failover import (
     FAILOVER,
     HEALTH_CHECK,
@@ -20,10 +20,16 @@ from oncall.failover import (
     Side,
     StoreSeen,
 )
-from oncall.readiness_seen import Finding, FunctionSeen, HealthCheckSeen, Inventory
+from oncall.readiness_seen import (
+    Finding,
+    FunctionSeen,
+    HealthCheckSeen,
+    Inventory,
+    StackSeen,
+)
 from oncall.service import AlarmSignal, Capacity, HealthCheckLever, Service
 
-SHOP = service.load("shop")
+SHOP = service.load("shop", service.SAMPLE)
 NOW = 1_800_000_000.0
 LEVER = "aaaaaaaa-1111-2222-3333-444444444444"
 PRIMARY_CHECK = "bbbbbbbb-1111-2222-3333-444444444444"
@@ -79,11 +85,24 @@ CHECKS = {
 }
 SHOP_FUNCTION = FunctionSeen("shop", "sha", 512, 30, frozenset({"TABLE", "QUEUE"}))
 LIVE = replace(SHOP_FUNCTION, name="shop:live")
+PEOPLE = (*SHOP.approvers, "U0SECOND")
+STACK = StackSeen(
+    deployed=True,
+    code_sha256="sha",
+    settings={"PeriodSeconds": "60"},
+    approvers=PEOPLE,
+    denied=(),
+    switches={"/runbooks/kill-switch/all": "run"},
+    channels={"slack": ""},
+)
 INVENTORY = Inventory(
     record_sets=tuple(SETS.values()),
     health_checks=CHECKS,
     endpoints=dict.fromkeys(CONTROLS.endpoints, True),
     functions={"primary": (SHOP_FUNCTION, LIVE), "standby": (SHOP_FUNCTION, LIVE)},
+    stack="runbooks",
+    stacks={"primary": STACK, "standby": STACK},
+    tags={arn: {"runbook-automation": "enabled"} for arn in readiness_stack.tagged(SHOP)},
 )
 WELL = Side(
     checkers={"sa-east-1": True, "us-west-2": True},
@@ -132,6 +151,7 @@ ALARM = {
     "MetricName": "shop",
     "ComparisonOperator": "GreaterThanOrEqualToThreshold",
     "Threshold": 1.0,
+    "StateValue": "OK",
 }
 ALARM_INVENTORY = replace(
     INVENTORY,
@@ -228,6 +248,13 @@ def test_of_a_service_that_is_ready_all_is_ok() -> None:
         f"consumers:standby:{MAPPINGS['standby']}",
         "drift:shop",
         "drift:shop:live",
+        "stack:primary",
+        "stack:standby",
+        *(f"{what}:primary" for what in ("iam", "switch", "secrets")),
+        *(f"{what}:standby" for what in ("iam", "switch", "secrets")),
+        "stack:alike",
+        "approvers",
+        "opted_in",
     ]
     by_alarm = found(seen=ALARM_INVENTORY, of=BY_ALARM)
     assert {one.verdict for one in by_alarm.values()} == {"ok"}
@@ -455,6 +482,30 @@ CASES: list[tuple[str, str, Facts, Inventory, Service, str]] = [
     ),
     ("signal:alarm", "bad", FACTS, replace(ALARM_INVENTORY, alarm={}), BY_ALARM, "There is no al"),
     ("signal:alarm", "unknown", FACTS, replace(ALARM_INVENTORY, alarm=None), BY_ALARM, "not read"),
+    (
+        "data:shop",
+        "unknown",
+        store("shop", writer=None),
+        INVENTORY,
+        SHOP,
+        "written in was not read",
+    ),
+    (
+        "signal:alarm",
+        "bad",
+        FACTS,
+        replace(ALARM_INVENTORY, alarm={**ALARM, "StateValue": "ALARM"}),
+        BY_ALARM,
+        "is in ALARM although its metric is at home",
+    ),
+    (
+        "signal:alarm",
+        "ok",
+        FACTS,
+        replace(ALARM_INVENTORY, alarm={**ALARM, "StateValue": "INSUFFICIENT_DATA"}),
+        BY_ALARM,
+        "watches the signal's metric",
+    ),
     (
         "signal:alarm",
         "bad",
@@ -721,9 +772,42 @@ def test_whoever_is_failed_over_has_its_consumers_in_the_standby() -> None:
 
 
 def test_a_broken_file_is_a_finding() -> None:
-    finding = readiness.broken_file("shop", "owner: it is missing. Give for example x.")
+    finding = readiness.broken_file("runbooks/services/shop.yaml: owner: it is missing.")
     assert (finding.name, finding.verdict) == ("file", "bad")
-    assert finding.sentence.startswith("runbooks/services/shop.yaml: owner: it is missing.")
+    assert finding.sentence == "runbooks/services/shop.yaml: owner: it is missing."
+
+
+# After a failback
+
+
+def test_what_is_ready_after_a_failback_is_said_to_be_and_asks_for_nothing() -> None:
+    said = readiness.after_failback(SHOP, found().values())
+    assert said == readiness.AfterFailback("shop is armed again: it could be failed over tonight.")
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "told"),
+    [
+        ("ttl", "warn", False),
+        ("drift:shop", "warn", False),
+        ("signal", "warn", True),
+        ("consumers:primary:one", "warn", True),
+        ("ttl", "bad", True),
+        ("iam:standby", "unknown", True),
+        ("signal", "ok", False),
+    ],
+)
+def test_after_a_failback_what_fails_the_next_or_was_not_put_back_is_told(
+    name: str,
+    verdict: str,
+    told: bool,  # noqa: FBT001 -- a parameter of the test
+) -> None:
+    said = readiness.after_failback(SHOP, (Finding(name, verdict, None, "Mend it: `x`."),))
+    assert bool(said.lines) is bool(said.need) is told
+    if told:
+        assert said.lines == (f"{name}, {verdict}: Mend it: `x`.",)
+        assert ("could not" if verdict == "bad" else "may not") in said.summary
+        assert "runbook doctor shop" in said.need
 
 
 # What has changed

@@ -6,13 +6,13 @@ from oncall import readiness_facts, service
 from oncall.readiness_seen import FunctionSeen, HealthCheckSeen, Inventory
 from tests.unit.test_failover_facts import Aws, refusal
 
-SHOP = service.load("shop")
+SHOP = service.load("shop", service.SAMPLE)
 STANDBY = "eu-west-1"
 
 
 def read(calls: Any = None, endpoints: Any = None) -> Inventory:
     aws: Any = Aws(calls, endpoints)
-    return readiness_facts.read_inventory(aws, SHOP)
+    return readiness_facts.read_inventory(aws, SHOP, "runbooks")
 
 
 def test_when_nothing_answers_all_is_unknown_and_nothing_is_raised() -> None:
@@ -90,6 +90,7 @@ def test_of_variables_the_names_are_kept_and_never_the_values() -> None:
             "CodeSha256": "sha",
             "MemorySize": 512,
             "Timeout": 30,
+            "Role": "arn:aws:iam::123456789012:role/shop",
             "Environment": {"Error": {"ErrorCode": "AccessDeniedException"}}
             if locked
             else {"Variables": {"TOKEN": "secret-value"}},

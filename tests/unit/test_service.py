@@ -16,7 +16,7 @@ from oncall.contract import CONTRACTS
 from oncall.errors import BadInput
 
 SCHEMA = json.loads((CONTRACTS / "service.schema.json").read_text("utf-8"))
-SAMPLE = yaml.safe_load((CONTRACTS / "services" / "shop.yaml").read_text("utf-8"))
+SAMPLE = yaml.safe_load((service.SAMPLE / "services" / "shop.yaml").read_text("utf-8"))
 OTHER = (
     "arn:aws:lambda:ap-south-1:123456789012:event-source-mapping:"
     + SAMPLE["consumers"]["primary"][0].rpartition(":")[2]
@@ -65,13 +65,47 @@ def with_alarm(document: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def test_every_service_file_that_ships_is_right() -> None:
-    assert "shop" in service.names()
+    assert service.names(service.SAMPLE) == ("shop",)
+    assert service.load("shop", service.SAMPLE).name == "shop"
     for name in service.names():
         assert service.load(name).name == name
 
 
+def test_the_sample_is_no_service_of_this_deployment() -> None:
+    assert "shop" not in service.names()
+
+
 def test_a_service_is_found_by_its_record() -> None:
-    assert service.load("shop.example.com") == service.load("shop")
+    by_record = service.load("shop.example.com", service.SAMPLE)
+    assert by_record == service.load("shop", service.SAMPLE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of service files with the sample among them."""
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "shop.yaml").write_text(yaml.safe_dump(SAMPLE), "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name", ["shop", "shop.example.com", SAMPLE["health_checks"]["primary"][0]]
+)
+def test_a_broken_file_names_itself_and_its_field_however_it_is_asked_for(
+    folder: Path, name: str
+) -> None:
+    document = {**copy.deepcopy(SAMPLE), "targets": {"rto_seconds": "soon", "rpo_seconds": 30}}
+    (folder / "services" / "shop.yaml").write_text(yaml.safe_dump(document), "utf-8")
+    with pytest.raises(
+        BadInput, match=r"^runbooks/services/shop\.yaml: targets\.rto_seconds: .*Give "
+    ):
+        service.load(name, folder)
+
+
+@pytest.mark.parametrize("broken", ["a: [", "name: [1]", "- 1", "record: 1\nhealth_checks: {}"])
+def test_another_services_broken_file_is_in_nobodys_way(folder: Path, broken: str) -> None:
+    (folder / "services" / "aaa.yaml").write_text(broken, "utf-8")
+    assert service.load("shop.example.com", folder).name == "shop"
 
 
 def test_the_schema_explains_every_field_by_an_example_that_is_right() -> None:
@@ -194,15 +228,17 @@ def test_a_mistake_gets_one_sentence_that_names_it_and_an_example(
     assert "\n" not in sentence
 
 
-def test_an_unknown_service_and_a_broken_file_say_so(tmp_path: Path) -> None:
+def test_an_unknown_service_and_a_broken_file_say_so(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"there is no service 'shoe'; there are shop"):
-        service.load("shoe")
-    (tmp_path / "services").mkdir()
+        service.load("shoe", folder)
     with pytest.raises(BadInput, match="there are none"):
-        service.load("shoe", tmp_path)
-    (tmp_path / "services" / "shoe.yaml").write_text("a: [", "utf-8")
-    with pytest.raises(BadInput, match=r"shoe\.yaml: it is not YAML: .*Start from shop\.yaml"):
-        service.load("shoe", tmp_path)
+        service.load("shoe", tmp_path / "nowhere")
+    (folder / "services" / "shoe.yaml").write_text("a: [", "utf-8")
+    unreadable = r"runbooks/services/shoe\.yaml: it is not YAML: .*Start from runbooks/sample/"
+    with pytest.raises(BadInput, match=rf"^{unreadable}"):
+        service.load("shoe", folder)
+    with pytest.raises(BadInput, match=rf"'shoe\.example\.com' is in none .* {unreadable}"):
+        service.load("shoe.example.com", folder)
 
 
 def test_an_alarm_can_be_the_signal() -> None:

@@ -31,7 +31,7 @@ FRAME = (
 """States that every runbook has; what is its own stands between them."""
 OPTIONAL = frozenset({"Put settings back"})
 """A runbook that changes no settings has none to put back."""
-DETOURS = frozenset({"Account for what was moved"})
+DETOURS = frozenset({"Account for what was moved", "Check readiness"})
 """States of a runbook's own that stand between two of the frame; they lead on where it would."""
 # What a runbook fills in: its id, the state that inspects, and the function that looks.
 _OWN = (

@@ -52,6 +52,9 @@ STAR_ACTIONS = frozenset(
 STAR_WITH_REASON = {
     "cloudwatch:DescribeAlarms": "composite alarms are not returned under a narrower scope",
 }
+READS_OF_FORBIDDEN = {
+    "iam:SimulatePrincipalPolicy": "says what a role is allowed, and allows nothing",
+}
 # Whoever holds one of these can give itself the rest, or change what runs under another role.
 FORBIDDEN_ACTIONS = (
     "cloudformation:*",
@@ -212,7 +215,9 @@ def _allow(
             yield Finding("iam-wildcard-action", role, f"{action}: name each action")
         elif star and action not in STAR_ACTIONS | STAR_WITH_REASON.keys():
             yield Finding("iam-star-resource", role, f"{action} can be restricted to a resource")
-        forbidden = any(_overlap(action, one) for one in FORBIDDEN_ACTIONS)
+        forbidden = action not in READS_OF_FORBIDDEN and any(
+            _overlap(action, one) for one in FORBIDDEN_ACTIONS
+        )
         if forbidden:
             yield Finding("iam-forbidden", role, f"{action}: no role needs this at run time")
         if action in PRODUCTION_WRITES and not _opted_in(raw, template):

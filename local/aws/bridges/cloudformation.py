@@ -12,9 +12,14 @@ and `BucketEncryption` of a bucket
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-s3-bucket.html)
 take effect, and `AWS::CloudWatch::CompositeAlarm` is a type
 (https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-cloudwatch-compositealarm.html).
+A generated name is unique, also where a stack of the same name in another Region has given one to a
+resource that belongs to no Region, such as a role: there it is the same in MiniStack, and the
+second stack takes the first one's
+(https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-properties-name.html).
 """
 # ruff: noqa: SLF001 -- a bridge works on MiniStack's internals
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +27,8 @@ from xml.sax.saxutils import escape
 
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import cloudwatch, dynamodb, lambda_svc, s3, stepfunctions
-from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS, _physical_name
+from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation.provisioners import _RESOURCE_HANDLERS
 
 from local.aws.bridges.bridge import Bridge
 
@@ -30,6 +36,7 @@ type _Properties = dict[str, Any]
 
 BRIDGE = Bridge("cloudformation")
 _FIRST_ERROR = 400
+_SUFFIX_LENGTH = 13
 _STREAM_BATCH_SIZE = 100
 _MAPPING_NUMBERS = {
     "BatchSize",
@@ -39,6 +46,17 @@ _MAPPING_NUMBERS = {
     "ParallelizationFactor",
 }
 _MAPPING_SWITCHES = {"BisectBatchOnFunctionError", "Enabled"}
+
+
+@BRIDGE.replace(provisioners, "_physical_name")
+def physical_name(stack_name: str, logical_id: str, **how: Any) -> str:
+    """Return a name that ends otherwise in each Region."""
+    name = str(_named(stack_name, logical_id, **how))
+    own = hashlib.sha256(f"{get_region()} {name}".encode()).hexdigest()[:_SUFFIX_LENGTH]
+    return name[:-_SUFFIX_LENGTH] + (own if how.get("lowercase") else own.upper())
+
+
+_named = BRIDGE.original(provisioners, "_physical_name")
 
 
 def _as_is(props: _Properties) -> _Properties:
@@ -166,7 +184,7 @@ def _composite_put(name: str, props: _Properties) -> tuple[str, _Properties]:
 def _composite_create(
     logical_id: str, props: _Properties, stack_name: str
 ) -> tuple[str, _Properties]:
-    name = props.get("AlarmName") or _physical_name(stack_name, logical_id, max_len=255)
+    name = props.get("AlarmName") or physical_name(stack_name, logical_id, max_len=255)
     return _composite_put(name, props)
 
 

@@ -7,8 +7,8 @@ no tags of event source mappings and aliases, nor `cloudwatch:namespace`, `lambd
 `route53:ChangeResourceRecordSetsNormalizedRecordNames` with its kin.
 Health checks, changes of Route 53 and the safety rules of a control panel are checked on nothing.
 A batch wants an action such as sqs:SendMessageBatch, which AWS does not have. A move task of SQS is
-checked on no queue, and GetQueueUrl for another account's queue on one of the caller's. Services of
-ECS are checked on their cluster and have no tags, Aurora's global clusters are checked on nothing.
+checked on no queue, GetQueueUrl for another account's queue on one of the caller's. Services of ECS
+are checked on their cluster and have no tags, Aurora's global clusters and simulations on nothing.
 
 AWS: each operation is an action of its own, with `aws:ResourceTag/${TagKey}` on functions, aliases,
 versions and event source mappings, `lambda:FunctionArn` on mappings and `cloudwatch:namespace` on
@@ -22,7 +22,9 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonro
 a move task is checked on the dead-letter queue
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsqs.html), and
 GetQueueUrl on the queue of the account that QueueOwnerAWSAccountId names
-(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html).
+(https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueUrl.html);
+a simulation is checked on the principal whose policies are simulated
+(https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html).
 Services of ECS are checked on themselves, with their tags
 (https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html);
 who switches the writer of a global cluster needs to be allowed that on it and on both clusters
@@ -204,6 +206,8 @@ def _named(service: str, body: bytes, params: Any, account: str) -> str:
             return _routing_control(body)
         case "ecs":
             return _of_ecs(body)
+        case "iam":
+            return _parameter_of(params, "PolicySourceArn")
         case "rds":
             return _of_rds(params, account)
     return ""

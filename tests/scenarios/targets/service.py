@@ -69,6 +69,7 @@ class Service(Target):
             "aurora": None,
             "ecs": None,
             "home": None,
+            "breaks": {},
         },
     }
     ALARM: ClassVar[str] = "sick"
@@ -405,6 +406,7 @@ class Service(Target):
                 "wait_seconds": 1,
                 "on_failover": True,
             }
+        self.file |= wanted["breaks"]
         servers = self.world.worlds.name_servers(self.world.aws.account)
         service_files.ship(self.world.aws, STACK, self.file, servers)
 
