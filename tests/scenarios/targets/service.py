@@ -60,6 +60,7 @@ class Service(Target):
             "swapped": False,
             "capacity": 0,
             "percents": [],
+            "watch": 1,
             "requests": False,
             "reserved": None,
             "well_for": None,
@@ -403,7 +404,7 @@ class Service(Target):
         if wanted["percents"]:
             self.file["shift"] = {
                 "percents": wanted["percents"],
-                "wait_seconds": 1,
+                "wait_seconds": wanted["watch"],
                 "on_failover": True,
             }
         self.file |= wanted["breaks"]
