@@ -192,7 +192,8 @@ def load(name: str, folder: Path = CONTRACTS) -> Service:
     """
     known = names(folder)
     game_day: Service | None = None
-    wrong, unreadable = [], []
+    wrong: list[str] = []
+    unreadable: list[str] = []
     for one in (name,) if name in known else known:
         try:
             document = _read(folder / "services" / f"{one}.yaml")
