@@ -26,12 +26,11 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Metrics
-from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall import graph_images, graphs, messages, pages
 from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
+from oncall.counting import count
 from oncall.errors import NotDelivered, NotFound
 from oncall.graph_images import NoGraph
 from oncall.headline import told_elsewhere
@@ -133,9 +132,7 @@ def _report(reporter: Reporter, incident: str) -> None:
         with logged(incident=incident):
             reporter.deliver(incident)
     except Exception:
-        metrics = Metrics(namespace="Runbooks")
-        metrics.add_metric(name="ReportsNotDelivered", unit=MetricUnit.Count, value=1)
-        metrics.flush_metrics()
+        count("ReportsNotDelivered")
         raise
 
 

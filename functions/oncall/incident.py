@@ -32,7 +32,7 @@ class Entry:
     id: str
     kind: str
     """``opened joined inspected planned asked decided intended changed verified moved put_back
-    paged refused closed``"""
+    paged refused closed``, and ``scored`` of a scorecard"""
     text: str
     at: str = ""
     seq: int = 0
