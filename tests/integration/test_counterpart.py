@@ -15,6 +15,13 @@ OWN = "arn:aws:states:eu-west-1:{account}:execution:runbooks-route53-failover:ow
 _WAIT = {"StartAt": "Wait", "States": {"Wait": {"Type": "Wait", "Seconds": 3600, "End": True}}}
 
 
+@pytest.fixture(autouse=True)
+def sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sample as a service of this deployment."""
+    load = service.load
+    monkeypatch.setattr(service, "load", lambda name: load(name, service.SAMPLE))
+
+
 @pytest.fixture
 def states(aws: AwsAccount) -> Iterator[Any]:
     """Step Functions of us-east-1, with both machines of a stack `runbooks`."""
