@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from oncall import endings
+from oncall import endings, scorecard
+from oncall.counting import count
 from oncall.incident import Entry
 from oncall.step import step
 from oncall.times import parse
@@ -18,6 +18,7 @@ from oncall.times import parse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from oncall.incident import Incident
     from oncall.services import Services
     from oncall.step import Call
 
@@ -37,17 +38,24 @@ def work(call: Call, aws: Services) -> Mapping[str, Any]:
         doing=endings.closing_words(incident),
         need=endings.closing_need(outcome, incident),
     )
-    metrics = Metrics(namespace="Runbooks")
-    metrics.add_dimension(name="Runbook", value=call.run.runbook)
-    metrics.add_dimension(name="Outcome", value=closed.outcome)
-    metrics.add_metric(name="RunsClosed", unit=MetricUnit.Count, value=1)
-    metrics.flush_metrics()
+    publish(closed)
     return {
         "outcome": closed.outcome,
         "error": "".join(word.capitalize() for word in closed.outcome.split("_")),
         "summary": closed.summary,
         "good": closed.outcome in endings.GOOD,
     }
+
+
+def publish(closed: Incident) -> None:
+    """Publish ``RunsClosed`` by runbook and outcome, and ``SecondsToRelief`` of a run that helped.
+
+    The mean of ``SecondsToRelief`` is the dashboard's MTTR.
+    """
+    count("RunsClosed", Runbook=closed.runbook, Outcome=closed.outcome)
+    relief = scorecard.relief_seconds(closed)
+    if relief is not None:
+        count("SecondsToRelief", relief, MetricUnit.Seconds, Runbook=closed.runbook)
 
 
 handler = step(work)

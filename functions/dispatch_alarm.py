@@ -50,7 +50,7 @@ def dispatch_alarm(
         logger.info(done.text, extra={**known, "reason": done.reason})
         return {"result": "ignored", "reason": done.reason, "incident": ""}
     result = "gathered" if done.storm else "started"
-    dispatch.count_alarm(f"Alarms{result.capitalize()}")
+    dispatch.count_alarm("AlarmsGathered" if done.storm else "AlarmsStarted")
     logger.info(
         f"Alarm {change.name} started run {done.incident}.",
         extra={**known, "correlation_id": done.incident, "storm": done.storm},

@@ -30,12 +30,11 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Metrics
-from aws_lambda_powertools.metrics import MetricUnit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from oncall import graph_images, graphs, messages, pages, readiness_news
 from oncall.channels import ChannelDown, Gone, PagerDuty, Refused, SlackChannel
+from oncall.counting import count
 from oncall.errors import NotDelivered, NotFound
 from oncall.graph_images import NoGraph
 from oncall.headline import told_elsewhere
@@ -146,9 +145,7 @@ def _report(kind: str, name: str, reporter: Reporter) -> None:
             with logged(incident=name):
                 reporter.deliver(name)
     except Exception:
-        metrics = Metrics(namespace="Runbooks")
-        metrics.add_metric(name="ReportsNotDelivered", unit=MetricUnit.Count, value=1)
-        metrics.flush_metrics()
+        count("ReportsNotDelivered")
         raise
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
 from botocore.exceptions import ClientError
 
 from oncall import alarms
 from oncall import contract as contracts
 from oncall.alarms import Ignore, Misconfigured
+from oncall.counting import count
 from oncall.errors import BadInput
 from oncall.incident import Entry, Incident
 from oncall.times import iso
@@ -235,16 +235,11 @@ def start_once(aws: Services, machine: str, name: str, given: Mapping[str, Any])
 
 
 def count_alarm(metric: str, **dimensions: str) -> None:
-    """Count one alarm in the namespace ``Runbooks`` by CloudWatch's embedded metric format.
+    """Count one alarm.
 
-    Powertools adds the dimension ``service`` (the stack, from ``POWERTOOLS_SERVICE_NAME``).
     ``AlarmsMisconfigured`` (tags or dimensions to be mended) is watched by an alarm of the stack.
     """
-    with single_metric(
-        name=metric, unit=MetricUnit.Count, value=1, namespace="Runbooks"
-    ) as counted:
-        for name, value in dimensions.items():
-            counted.add_dimension(name, value)
+    count(metric, **dimensions)
 
 
 def _started_before(

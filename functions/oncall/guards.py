@@ -22,6 +22,17 @@ OPT_IN_VALUE = "enabled"
 RUN = "run"
 """The kill switch's value that lets runbooks act; anything else stops them."""
 _TROUBLE = frozenset({"ineffective", "failed"})
+_SENTENCES: Mapping[str, str] = {
+    "The kill switch ": "kill switch",
+    "The change calendar ": "freeze",
+    " is not opted in to automation": "no opt-in",
+    " is cooling down until ": "cooldown",
+    "The breaker for ": "breaker",
+    " runs in this account within the hour": "rate",
+    " is already working on ": "busy target",
+    " is leased to incident ": "leased setting",
+}
+"""What only a guard's own sentence says; a test holds it against the guards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +162,11 @@ def check_before_change(aws: Services, run: Run, name: str, tags: Mapping[str, s
     refusal = refusal_to_change(read_facts(aws, run.runbook, name, tags))
     if refusal:
         raise GuardRefused(refusal)
+
+
+def guard_of(refusal: str) -> str:
+    """Name the guard that a refusal's sentence is of, in a word or two; ``other`` for none."""
+    return next((guard for words, guard in _SENTENCES.items() if words in refusal), "other")
 
 
 def heed_stop(incident: Incident) -> None:

@@ -130,6 +130,18 @@ class IncidentStore:
         wanted = (row for row in rows if not runbook or row["runbook"] == runbook)
         return [items.incident_from_item(row) for row in islice(wanted, limit)]
 
+    def started(self, since: datetime) -> list[Incident]:
+        """Return the incidents that started since then, latest first, without entries and changes.
+
+        The index is eventually consistent.
+        """
+        rows = self._query(
+            Key("type").eq("incident") & Key("started_at").gte(iso(since)),
+            IndexName="started-index",
+            ScanIndexForward=False,
+        )
+        return [items.incident_from_item(row) for row in rows]
+
     # The life of an incident
 
     def open(self, new: Incident, entry: Entry, lease: timedelta) -> Incident:

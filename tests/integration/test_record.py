@@ -604,3 +604,16 @@ def _raw(table: Any, key: tuple[str, str]) -> Any:
     with suppress(KeyError):
         return table.get_item(Key={"pk": pk, "sk": sk}, ConsistentRead=True)["Item"]
     return None
+
+
+def test_incidents_that_started_since_are_listed_latest_first(
+    store: IncidentStore, clock: SetClock
+) -> None:
+    clock.now += timedelta(days=30)
+    begin = clock.now
+    first, second = fresh("run"), fresh("run")
+    for name in (first, second):
+        clock.now += timedelta(minutes=1)
+        opened(store, fresh(), name)
+    assert [incident.id for incident in store.started(begin)] == [second, first]
+    assert [incident.id for incident in store.started(clock.now)] == [second]

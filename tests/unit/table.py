@@ -78,13 +78,15 @@ class TableInMemory:
         KeyConditionExpression: ConditionBase,  # noqa: N803 -- boto3's
         ConsistentRead: bool = False,  # noqa: N803 -- boto3's
         IndexName: str = "",  # noqa: N803 -- boto3's
+        ScanIndexForward: bool = True,  # noqa: N803 -- boto3's
+        Limit: int = 0,  # noqa: ARG002, N803 -- boto3's; all is one page here
     ) -> Item:
         assert ConsistentRead != bool(IndexName)
-        found = [item for item in self.items.values() if _matches(KeyConditionExpression, item)]
-        order = "due" if IndexName else "sk"
-        return self.death.call(
-            lambda: {"Items": copy.deepcopy(sorted(found, key=lambda item: item[order]))}
-        )
+        order = {"": "sk", "open-index": "due", "started-index": "started_at"}[IndexName]
+        indexed = [item for item in self.items.values() if order in item]
+        found = [item for item in indexed if _matches(KeyConditionExpression, item)]
+        found.sort(key=lambda item: item[order], reverse=not ScanIndexForward)
+        return self.death.call(lambda: {"Items": copy.deepcopy(found)})
 
     def put_item(self, **put: Any) -> Item:
         return self.death.call(lambda: self._alone({"Put": put}))
@@ -201,6 +203,8 @@ def _matches(condition: ConditionBase, item: Item) -> bool:
     match expression["operator"]:
         case "=":
             return bool(there == bounds[0])
+        case ">=":
+            return bool(there >= bounds[0])
         case "<=":
             return bool(there <= bounds[0])
         case "BETWEEN":

@@ -34,6 +34,24 @@ def test_nothing_in_the_way_is_no_refusal() -> None:
     assert not refusal_to_open(OPEN, LIMITS, NOW)
 
 
+@pytest.mark.parametrize(
+    ("facts", "guard"),
+    [
+        (replace(OPEN, switches={"all": "stop"}), "kill switch"),
+        (replace(OPEN, closed_calendars=(CALENDAR,)), "freeze"),
+        (replace(OPEN, tags={}), "no opt-in"),
+        (replace(OPEN, past_runs=[past("resolved", 5)]), "cooldown"),
+        (replace(OPEN, past_runs=[past("failed", 60 + n) for n in range(3)]), "breaker"),
+        (replace(OPEN, runs_this_hour=31), "rate"),
+    ],
+)
+def test_the_sentence_of_every_guard_tells_which_it_is(facts: GuardFacts, guard: str) -> None:
+    said = refusal_to_change(facts) or refusal_to_open(facts, LIMITS, NOW)
+    assert guards.guard_of(said) == guard
+    assert guards.guard_of(f"Alarm orders-backlog fired. I may not act: {said}") == guard
+    assert guards.guard_of("Somebody said no.") == "other"
+
+
 @pytest.mark.parametrize("switch", ["all", RUNBOOK])
 @pytest.mark.parametrize(
     ("value", "said"),
