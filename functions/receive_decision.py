@@ -1,7 +1,9 @@
 """Receive a decision: a signed click in Slack by function URL, or a direct invoke.
 
 Direct: ``{"incident", "decision": "approve|reject|abort|take_over", "by", "reason"?, "ask"?}``, or
-``{"redeliver": "<incident>"}`` to tell Step Functions what it has not been told.
+``{"redeliver": "<incident>"}`` to tell Step Functions what it has not been told. A button of the
+dashboard's widget invokes it in the name of whoever clicks, with ``widgetContext``; that is taken
+only where the stack's parameter ``DashboardButtons`` is on, and answered with HTML.
 
 Slack's signature is verified over the raw body before anything is read from it
 (https://docs.slack.dev/authentication/verifying-requests-from-slack), and the answer has to be
@@ -25,8 +27,17 @@ from slack_sdk.errors import SlackClientError
 from slack_sdk.signature import Clock, SignatureVerifier
 from slack_sdk.webhook import WebhookClient
 
-from oncall.decisions import DECISIONS, EXAMPLE, Decision, decide, parse_decision, redeliver
-from oncall.errors import BadInput, OnCallError
+from oncall.dashboard import notice
+from oncall.decisions import (
+    DECISIONS,
+    EXAMPLE,
+    Decision,
+    decide,
+    parse_click,
+    parse_decision,
+    redeliver,
+)
+from oncall.errors import BadInput, Denied, OnCallError
 from oncall.secret_values import SecretValues
 from oncall.step import logged, logger, services
 from oncall.texts import escape
@@ -40,6 +51,7 @@ _KEEP_SIGNATURES = timedelta(minutes=15)
 """Slack's requests are good for five minutes; longer than any clock is wrong."""
 _FEEDBACK_SECONDS = 1
 """What is left of Slack's three seconds once the decision is recorded."""
+_BUTTONS_OFF = "The dashboard's buttons are off; decide in Slack or by aws lambda invoke."
 _SLACK_HOOKS = "https://hooks.slack.com"
 _Response = dict[str, Any]
 
@@ -78,7 +90,7 @@ def _secrets() -> SecretValues:
     return SecretValues(services())
 
 
-def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any]:
+def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any] | str:
     """Take a click or a direct call."""
     if "http" in event.get("requestContext", {}):
         return take_click(event, services(), SlackSettings.from_environment(), _secrets())
@@ -86,9 +98,23 @@ def handler(event: Mapping[str, Any], _context: object) -> Mapping[str, Any]:
         incident = str(event["redeliver"])
         with logged(incident=incident):
             return asdict(redeliver(incident, services()))
+    if "widgetContext" in event:
+        return take_dashboard(event, services(), on=os.environ.get("DASHBOARD_BUTTONS") == "on")
     decision = parse_decision(event)
     with logged(incident=decision.incident, decision=decision.kind):
         return asdict(decide(decision, services()))
+
+
+def take_dashboard(event: Mapping[str, Any], aws: Services, *, on: bool) -> str:
+    """Decide what was clicked on the dashboard; HTML that says what came of it."""
+    try:
+        with logged(incident=str(event.get("incident", "")), function="take_dashboard"):
+            if not on:
+                raise Denied(_BUTTONS_OFF)
+            answer = decide(parse_click(event), aws)
+    except OnCallError as error:
+        return notice(f"Nothing is decided. {error}", good=False)
+    return notice(answer.text, good=answer.recorded)
 
 
 def take_click(

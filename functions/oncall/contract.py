@@ -159,12 +159,15 @@ def target_of_alarm(contract: Contract, detail: Mapping[str, Any], tagged: str =
 def parse_input(contract: Contract, raw: Any) -> Request:
     """Read what started a run: by hand, by ``dispatch_alarm`` or a pasted alarm event.
 
+    An optional input that is empty is as one that is not given: forms send such.
     Raises ``BadInput`` with one sentence that names the field, what is wrong and an example.
     """
     if not isinstance(raw, dict):
         raise BadInput(f"input: it must be a JSON object. Give {contract.example()}.")
     if raw.get("detail-type") == _ALARM_EVENT:
         return _from_event(contract, raw)
+    optional = contract.inputs.keys() - {contract.target_input}
+    raw = {key: value for key, value in raw.items() if value != "" or key not in optional}
     _validate(contract, raw)
     alarm = raw.get("alarm", {})
     kind = "alarm" if alarm else "hand"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from oncall.incident import Ask, Incident
     from oncall.services import Services
 
+DASHBOARD_FIELD = "by"
+"""The field of the dashboard's widget in which a person says who they are."""
 DECISIONS = ("approve", "reject", "abort", "take_over")
 EXAMPLE = (
     '{"incident": "queue-saturation-orders-20261123T030211Z", "decision": "approve", '
@@ -52,7 +54,7 @@ class Decision:
     by: str
     """A Slack user id that Slack's signature proves, or an IAM ARN that the caller claims."""
     via: str
-    """``slack`` or ``invoke``"""
+    """``slack``, or ``invoke`` or ``dashboard``, which only claim who it is"""
     ask: str = ""
     """The question that it answers; ``""`` means the one that waits."""
     reason: str = ""
@@ -60,7 +62,12 @@ class Decision:
     @property
     def who(self) -> str:
         """The person, with a note where the identity is claimed and not proven."""
-        return f"{self.by} (by invoke)" if self.via == "invoke" else self.by
+        return f"{self.by} (by {self.via})" if self.claimed else self.by
+
+    @property
+    def claimed(self) -> bool:
+        """Whether nothing proves who it is: Lambda does not say who has invoked it."""
+        return self.via != "slack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,22 @@ def parse_decision(event: Mapping[str, object]) -> Decision:
         ask=fields.get("ask", ""),
         reason=fields.get("reason", ""),
     )
+
+
+def parse_click(event: Mapping[str, Any]) -> Decision:
+    """Read a click on the dashboard: a direct call's fields, ``by`` in a form field of the widget.
+
+    Raises ``BadInput`` with a sentence.
+    """
+    fields = {name: value for name, value in event.items() if name != "widgetContext"}
+    forms = event["widgetContext"].get("forms", {}).get("all", {})
+    by = str(forms.get(DASHBOARD_FIELD, "")).strip()
+    if not by:
+        raise BadInput(
+            "Say who you are first: your IAM ARN, such as arn:aws:iam::123456789012:user/alice, in "
+            "the field above the incidents."
+        )
+    return replace(parse_decision({**fields, "by": by}), via="dashboard")
 
 
 def may_decide(by: str, approvers: Iterable[str]) -> bool:
@@ -203,12 +226,12 @@ def _judge_answer(
 def _judge_approval(decision: Decision, ask: Ask) -> Verdict:
     if any(approval["by"] == decision.by for approval in ask.approvals):
         return Verdict("refuse", f"You have approved already; {ask.people} different people must.")
-    claimed = any(approval["via"] == "invoke" for approval in ask.approvals)
-    if claimed and decision.via == "invoke":
+    claimed = [approval["via"] for approval in ask.approvals if approval["via"] != "slack"]
+    if claimed and decision.claimed:
         return Verdict(
             "refuse",
-            "One approval came by invoke already, which claims who it is from and does not prove "
-            "it; the other must come from Slack.",
+            f"One approval came by {claimed[0]} already, which claims who it is from and does not "
+            "prove it; the other must come from Slack.",
         )
     return Verdict("settle" if len(ask.approvals) + 1 >= ask.people else "first")
 

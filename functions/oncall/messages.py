@@ -143,8 +143,8 @@ def _decision(incident: Incident) -> list[Block]:
 def _decided_line(entry: Entry) -> str:
     data = entry.data
     line = f"{decided(entry)} by {person(str(data['by']))} {clock(entry.at)}"
-    if data.get("via") == "invoke":
-        line += " (by invoke)"
+    if data.get("via") in {"invoke", "dashboard"}:
+        line += f" (by {data['via']})"
     if data.get("missing"):
         line += f", {data['missing']} more needed"
     if data.get("reason"):

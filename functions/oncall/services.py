@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_iam.client import IAMClient
     from mypy_boto3_lambda.client import LambdaClient
     from mypy_boto3_rds.client import RDSClient
+    from mypy_boto3_resourcegroupstaggingapi.client import ResourceGroupsTaggingAPIClient
     from mypy_boto3_route53.client import Route53Client
     from mypy_boto3_route53_recovery_cluster.client import Route53RecoveryClusterClient
     from mypy_boto3_route53_recovery_control_config.client import (
@@ -164,6 +165,10 @@ class Services:
     def client(self, name: Literal["lambda"], region: str = ...) -> LambdaClient: ...
     @overload
     def client(self, name: Literal["rds"]) -> RDSClient: ...
+    @overload
+    def client(
+        self, name: Literal["resourcegroupstaggingapi"]
+    ) -> ResourceGroupsTaggingAPIClient: ...
     @overload
     def client(self, name: Literal["route53"]) -> Route53Client: ...
     @overload

@@ -40,6 +40,9 @@ CALLED_FROM_OUTSIDE = {
     "report": "the table's stream",
     # A click that Slack has signed is good for five minutes, so no file can hold one.
     "receive_decision": "a person, by aws lambda invoke",
+    "show_incidents": "the dashboard's widget",
+    "start_run": "a button of the widget",
+    "write_scorecard": "EventBridge, on a schedule",
 }
 # Levers that the plan of their event's run does not pull; it takes another trouble to plan them.
 NOT_PLANNED = {"enable_mapping", "set_back_pressure", "set_provisioned_concurrency"}
@@ -177,7 +180,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     names = {runbook: f"{arn}{runbook}" for runbook in PLANS}
     monkeypatch.setenv("STATE_MACHINES", json.dumps(names))
     monkeypatch.setenv("STORM_INCIDENTS", "10")
-    for name in ("WIND_DOWN_MACHINE", "REPORT_FUNCTION", "DECISION_FUNCTION"):
+    monkeypatch.setenv("DASHBOARD_BUTTONS", "on")
+    functions = ("REPORT_FUNCTION", "DECISION_FUNCTION", "START_FUNCTION")
+    for name in ("WIND_DOWN_MACHINE", *functions):
         monkeypatch.setenv(name, name)
     monkeypatch.setenv("ARCHIVE_BUCKET", "archive")
     caches = (step.services, report._reporter, receive_decision._secrets)

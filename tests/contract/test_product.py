@@ -12,13 +12,15 @@ import botocore.session
 import pytest
 import yaml
 
-from oncall import dispatch
+from oncall.counting import count
 from oncall.links import links_of
 from tests.unit.incidents import an_incident
 from tools.checks import (
     asl_rules,
     commands,
     contracts,
+    dashboards,
+    forms,
     frame,
     house,
     iam_rules,
@@ -51,8 +53,14 @@ CALLED_SERVICES = ("dynamodb", "lambda", "sqs", "ssm")
 # What the functions publish by CloudWatch's embedded metric format, and under which dimensions.
 OWN_METRICS: dict[str, dict[str, set[template_rules.Dimensions]]] = {
     "Runbooks": {
+        "AlarmsFound": {frozenset({"service"})},
+        "AlarmsGathered": {frozenset({"service"})},
+        "AlarmsIgnored": {frozenset({"service", "Reason"})},
         "AlarmsMisconfigured": {frozenset({"service"})},
+        "AlarmsStarted": {frozenset({"service"})},
         "ReportsNotDelivered": {frozenset({"service"})},
+        "RunsClosed": {frozenset({"service", "Runbook", "Outcome"})},
+        "SecondsToRelief": {frozenset({"service", "Runbook"})},
     }
 }
 # A rule that meets no resource is silent: the template must have one of each of these types.
@@ -203,15 +211,51 @@ def test_own_metrics_are_published(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "runbooks")
-    source = "\n".join(SOURCES.values())
-    for namespace, metrics in OWN_METRICS.items():
-        for name, dimensions in metrics.items():
-            dispatch.count_alarm(name)
+    counted = counted_by_functions()
+    assert counted.keys() == OWN_METRICS["Runbooks"].keys()
+    for name, dimensions in OWN_METRICS["Runbooks"].items():
+        for given in counted[name]:
+            count(name, **dict.fromkeys(given, "x"))
             [published] = json.loads(capsys.readouterr().out)["_aws"]["CloudWatchMetrics"]
 
-            assert published["Namespace"] == namespace
+            assert published["Namespace"] == "Runbooks"
             assert {frozenset(some) for some in published["Dimensions"]} == dimensions
-            assert f'"{name}"' in source
+
+
+def counted_by_functions() -> dict[str, set[frozenset[str]]]:
+    """Return what the functions' code counts: metrics by name, each with its sets of dimensions."""
+    found: dict[str, set[frozenset[str]]] = {}
+    for node in ast.walk(ast.parse("\n".join(SOURCES.values()))):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        if getattr(node.func, "attr", getattr(node.func, "id", "")) not in {"count", "count_alarm"}:
+            continue
+        for name in ast.walk(node.args[0]):
+            # The store counts as well, under names that begin small.
+            if isinstance(name, ast.Constant) and str(name.value)[:1].isupper():
+                by = frozenset(str(keyword.arg) for keyword in node.keywords)
+                found.setdefault(str(name.value), set()).add(by)
+    return found
+
+
+def test_the_dashboard_keeps_the_rules() -> None:
+    assert template.resources(deployed(), "AWS::CloudWatch::Dashboard")
+    assert told(dashboards.check_dashboards(deployed(), OWN_METRICS)) == []
+
+
+def test_every_runbook_has_its_form_in_systems_manager() -> None:
+    assert told(forms.check_documents(CONTRACTS, deployed(), "DocumentRole")) == []
+
+
+def test_whoever_looks_at_the_dashboard_changes_nothing_by_it() -> None:
+    role = deployed()["Resources"]["ShowIncidentsFunctionRole"]["Properties"]
+    actions = {
+        action
+        for policy in role["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in template.as_list(statement["Action"])
+    }
+    assert {action.partition(":")[2][:3] for action in actions} <= {"Get", "Que", "Des", "Dec"}
 
 
 def test_roles_keep_the_rules() -> None:

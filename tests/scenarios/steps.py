@@ -16,6 +16,7 @@ from tests.scenarios.letters import LetterSteps
 from tests.scenarios.scene import RUN
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
+from tests.widget import Widget
 
 _DATES = ("started_at", "updated_at", "closed_at", "lease_until", "expires_at", "deadline")
 
@@ -122,8 +123,53 @@ class Steps(Alarms, LetterSteps):
         for run in everyone:
             event = {"incident": self.scene.incident_id(run), **given}
             event.setdefault("by", "arn:aws:iam::123456789012:user/carol")
-            answer = self.scene.invoke("DecisionFunction", event)
-            self.scene.answers.append(answer.get("text") or answer.get("errorMessage", ""))
+            answer = self._invoke("DecisionFunction", event)
+            if isinstance(answer, str):
+                self.scene.answers.append(Widget(answer).text)
+            else:
+                self.scene.answers.append(answer.get("text") or answer.get("errorMessage", ""))
+
+    def _invoke(self, output: str, event: Mapping[str, Any]) -> Any:
+        answer = self.world.client("lambda").invoke(
+            FunctionName=self.world.outputs.get(output, output), Payload=json.dumps(event)
+        )
+        return json.loads(answer["Payload"].read())
+
+    def _do_dashboard(self, given: Mapping[str, Any]) -> None:
+        """Look, then do with a button what CloudWatch does: invoke with payload and form fields."""
+        context = {"forms": {"all": {}}, "theme": "light"}
+        widget = Widget(self._invoke("ShowIncidentsFunction", {"widgetContext": context}))
+        for text in given.get("shows", []):
+            assert text in widget.text, f"{text!r} is not in {widget.text!r}"
+        if "click" not in given:
+            return
+        runbook, label = self.scene.story.runbook, str(given["click"]).capitalize()
+        typed = {"by": given.get("by", "")}
+        if "type" in given:
+            [field] = [name for name in widget.fields if name.startswith(f"{runbook}.")]
+            typed[field] = given["type"]
+            action = widget.action(label, runbook=runbook)
+        else:
+            action = widget.action(label, incident=self.scene.incident_id(given.get("run", RUN)))
+        context["forms"] = {"all": typed}
+        said = Widget(self._invoke(action.endpoint, {**action.payload, "widgetContext": context}))
+        self.scene.answers.append(said.text)
+        if "as" in given:
+            name = said.text.partition("Started ")[2].partition(". ")[0]
+            arn = self.world.machine(runbook).replace(":stateMachine:", ":execution:")
+            self.scene.runs[given["as"]] = f"{arn}:{name}"
+            self.scene.started.add(f"{arn}:{name}")
+
+    def _do_scorecard(self, wanted: list[str]) -> None:
+        written = self._invoke("ScorecardFunction", {})["incident"]
+
+        def told() -> bool:
+            state = self.world.store.report_state(written)
+            thread = state.get("slack", {}).get("ts", "")
+            said = "\n".join(m.text for m in self.world.slack.messages if m.thread_ts == thread)
+            return all(text.lower() in said.lower() for text in wanted)
+
+        eventually(told, f"Slack tells of the week: {wanted}")
 
     def _do_someone_sets(self, given: Mapping[str, Any]) -> None:
         for setting, value in given.items():

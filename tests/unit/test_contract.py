@@ -245,3 +245,11 @@ def test_a_contract_is_read_as_it_is_written() -> None:
     assert CONTRACT.limits == CONTRACT.text["limits"]
     assert CONTRACT.verification["calm_periods"] == 3
     assert set(map(type, CONTRACT.verification.values())) <= {int, float}
+
+
+def test_an_optional_input_left_empty_is_not_given() -> None:
+    replay = contracts.load("dlq-replay")
+    typed = {"dlq": "orders-dlq", "source": "", "deliver_to": "checkout", "reason": ""}
+    assert parse_input(replay, typed).options == {"deliver_to": "checkout"}
+    with pytest.raises(BadInput, match="dlq: ''"):
+        parse_input(replay, {"dlq": "", "source": ""})

@@ -69,6 +69,48 @@ def test_the_first_answer_settles() -> None:
     assert action(by(ALICE, "reject"), an_incident(), an_ask(people=2)) == "settle"
 
 
+@pytest.mark.parametrize("first", ["invoke", "dashboard"])
+@pytest.mark.parametrize("second", ["invoke", "dashboard"])
+def test_two_claims_never_make_two_people(first: str, second: str) -> None:
+    ask = an_ask(people=2, approvals=({"by": CAROL, "at": DEADLINE, "via": first},))
+    verdict = decisions.judge(
+        Decision("orders-1", "approve", DAVE, second, "q1"), an_incident(), ask, NOW
+    )
+    assert (verdict.action, verdict.text.partition(" already")[0]) == (
+        "refuse",
+        f"One approval came by {first}",
+    )
+    proven = Decision("orders-1", "approve", ALICE, "slack", "q1")
+    assert action(proven, an_incident(), ask) == "settle"
+
+
+def test_a_click_on_the_dashboard_is_a_claim_of_whom_its_field_names() -> None:
+    click = {
+        "incident": "orders-1",
+        "decision": "approve",
+        "ask": "q1",
+        "widgetContext": {"forms": {"all": {"by": f" {CAROL} ", "queue-saturation.queue": "x"}}},
+    }
+    decision = decisions.parse_click(click)
+    assert decision == Decision("orders-1", "approve", CAROL, "dashboard", "q1")
+    assert decision.who == f"{CAROL} (by dashboard)"
+
+
+@pytest.mark.parametrize(
+    ("context", "says"),
+    [
+        ({}, "Say who you are first"),
+        ({"forms": {"all": {"by": " "}}}, "Say who you are first"),
+        ({"forms": {"all": {"by": ALICE}}}, "is no IAM principal"),
+    ],
+)
+def test_a_click_that_does_not_say_who_decides_nothing(context: Any, says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        decisions.parse_click(
+            {"incident": "orders-1", "decision": "approve", "widgetContext": context}
+        )
+
+
 def test_two_people_have_to_be_two() -> None:
     two = an_ask(people=2)
     assert action(by(ALICE), an_incident(), two) == "first"

@@ -34,6 +34,7 @@ STAR_ACTIONS = frozenset(
         "states:SendTaskFailure",
         "states:SendTaskHeartbeat",
         "states:SendTaskSuccess",
+        "tag:GetResources",
         "logs:CreateLogDelivery",
         "logs:DeleteLogDelivery",
         "logs:DescribeLogGroups",
@@ -126,6 +127,7 @@ HARMLESS_WRITES = {
     "states:SendTaskFailure": "answers the stack's own runs; whoever has no token can answer none",
     "states:SendTaskHeartbeat": "as above",
     "states:SendTaskSuccess": "as above",
+    "states:StopExecution": "the stack's own runs; the sweeper puts back what they have changed",
     "xray:PutTelemetryRecords": "traces",
     "xray:PutTraceSegments": "traces",
 }
