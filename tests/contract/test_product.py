@@ -31,6 +31,7 @@ from tools.checks import (
 )
 from tools.checks.finding import Finding
 from tools.pages.documents import documents
+from tools.pages.forms import section
 
 ROOT = Path(__file__).parents[2]
 MACHINES = machines.load(ROOT / "statemachines")
@@ -245,6 +246,12 @@ def test_the_dashboard_keeps_the_rules() -> None:
 
 def test_every_runbook_has_its_form_in_systems_manager() -> None:
     assert told(forms.check_documents(CONTRACTS, deployed(), "DocumentRole")) == []
+
+
+def test_the_forms_are_written_anew_when_a_contract_changes() -> None:
+    assert section(sam()) in (ROOT / "template.yaml").read_text("utf-8"), (
+        "run python -m tools.pages.forms"
+    )
 
 
 def test_whoever_looks_at_the_dashboard_changes_nothing_by_it() -> None:

@@ -86,11 +86,11 @@ def check_documents(
 ) -> list[Finding]:
     """Compare the template's documents with what the contracts say, one for each runbook."""
     machines = {
-        _plain(properties.get("StateMachineName")): name
+        plain(properties.get("StateMachineName")): name
         for name, properties in resources(translated, "AWS::StepFunctions::StateMachine").items()
     }
     documents = {
-        _plain(properties.get("Name")): (name, properties)
+        plain(properties.get("Name")): (name, properties)
         for name, properties in resources(translated, "AWS::SSM::Document").items()
     }
     findings = [
@@ -117,7 +117,7 @@ def check_documents(
     return sorted(findings)
 
 
-def _plain(name: Any) -> str:
+def plain(name: Any) -> str:
     """Return a name without the stack's: ``${AWS::StackName}-queue-saturation``."""
     text = name["Fn::Sub"] if isinstance(name, Mapping) else str(name)
     return text.removeprefix("${AWS::StackName}-")
