@@ -32,8 +32,8 @@ class Entry:
     id: str
     kind: str
     """``opened joined inspected planned asked decided intended changed verified moved put_back
-    warned paged refused closed``; ``warned``: on-call has to read it, and is not woken; ``scored``
-    of a scorecard."""
+    warned paged refused closed``, ``scored`` of a scorecard; ``warned``: on-call has to read it,
+    and is not woken."""
     text: str
     at: str = ""
     seq: int = 0
