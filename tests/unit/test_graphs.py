@@ -222,7 +222,7 @@ def test_a_contract_declares_its_lines() -> None:
 
 
 def test_a_service_shows_its_requests_by_region() -> None:
-    shop = load("shop", Path("runbooks"))
+    shop = load("shop", Path("runbooks/sample"))
     shown = [(line.label, line.region) for line in graphs.lines_of_service(shop)]
     assert shown == [
         ("requests in us-east-1", "us-east-1"),
@@ -236,7 +236,7 @@ def test_a_service_shows_its_requests_by_region() -> None:
 
 
 def test_a_service_without_requests_shows_its_health_checks() -> None:
-    shop = replace(load("shop", Path("runbooks")), requests=None)
+    shop = replace(load("shop", Path("runbooks/sample")), requests=None)
     shown = [(line.label, line.region) for line in graphs.lines_of_service(shop)]
     assert shown == [("health of the primary", "us-east-1"), ("health of the standby", "us-east-1")]
 
