@@ -40,7 +40,8 @@ from oncall.graph_images import NoGraph
 from oncall.headline import told_elsewhere
 from oncall.links import links_of
 from oncall.messages import Message
-from oncall.reports import report_json, report_key, report_link, report_markdown
+from oncall.reports import PICTURE, report_json, report_key, report_link, report_markdown
+from oncall.run_graph import run_graph
 from oncall.secret_values import SecretValues
 from oncall.step import logged, logger, services
 from oncall.texts import escape
@@ -363,11 +364,15 @@ class Reporter:
         digest = hashlib.sha256(document.encode()).hexdigest()
         if told.get("report").get("digest") == digest:
             return
-        text = report_markdown(incident, self._links(incident, told))
+        picture = self._picture(incident)
+        text = report_markdown(incident, self._links(incident, told), PICTURE if picture else "")
         for name, body, kind in (
             ("record.json", document, "application/json"),
+            (PICTURE, picture, "image/svg+xml"),
             ("report.md", text, "text/markdown; charset=utf-8"),
         ):
+            if not body:
+                continue
             self._aws.client("s3").put_object(
                 Bucket=bucket,
                 Key=report_key(incident, name),
@@ -376,6 +381,14 @@ class Reporter:
             )
         link = report_link(incident, bucket, self._aws.settings.region)
         told.remember("report", digest=digest, url=link)
+
+    def _picture(self, incident: Incident) -> str:
+        """Draw the way that the run has gone; a picture never fails a report."""
+        try:
+            return run_graph(self._aws, incident)
+        except Exception:  # noqa: BLE001 -- logged; the report goes without
+            logger.exception("could not draw the run")
+            return ""
 
     # Slack
 

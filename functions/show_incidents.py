@@ -12,23 +12,18 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from oncall import contract as contracts
 from oncall import dashboard
 from oncall.alarms import MODE_TAG, RUNBOOK_TAG
 from oncall.dashboard import Deployment, Seen
 from oncall.headline import needs_human
-from oncall.machine_svg import machine_svg
+from oncall.run_graph import run_graph
 from oncall.scorecard import SCORECARD, WEEK, record_id
-from oncall.step import logged, logger, services
+from oncall.step import logged, services
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
-
-    from oncall.incident import Incident
     from oncall.services import Services
     from oncall.svg import Theme
 
@@ -36,8 +31,6 @@ _DETAILED = 10
 """So many open incidents are read with their timelines; a storm has hundreds."""
 _ENDED = 15
 _GRAPHS = 3
-_EVENTS = 1000
-"""Of a history, the latest: all that GetExecutionHistory returns at once."""
 _LOOKED_AT = 50
 """So many that started last are looked at for closed ones."""
 
@@ -81,7 +74,7 @@ def show(aws: Services, stack: Deployment, theme: Theme = "light") -> str:
             running=running,
             ended=[incident for incident in latest if incident.status != "open"][:_ENDED],
             armed=armed(aws),
-            graphs={one.id: graph(aws, one) for one in running[:_GRAPHS]},
+            graphs={one.id: run_graph(aws, one, theme=None) for one in running[:_GRAPHS]},
             card=cards[0].plan if cards else {},
             theme=theme,
         ),
@@ -101,47 +94,3 @@ def armed(aws: Services) -> list[tuple[str, str]]:
             tags = {tag["Key"]: tag["Value"] for tag in alarm["Tags"]}
             found.append((tags[RUNBOOK_TAG], tags.get(MODE_TAG, "")))
     return found
-
-
-def graph(aws: Services, incident: Incident) -> str:
-    """Draw an incident's machine with the way that its execution has gone; ``""`` without one."""
-    if not incident.execution:
-        return ""
-    states = aws.client("stepfunctions")
-    try:
-        machine = states.describe_state_machine_for_execution(executionArn=incident.execution)
-        history = states.get_execution_history(
-            executionArn=incident.execution,
-            maxResults=_EVENTS,
-            reverseOrder=True,
-            includeExecutionData=False,
-        )
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "ExecutionDoesNotExist":
-            raise
-        logger.warning("no execution", extra={"execution": incident.execution})
-        return ""
-    entered, current = way(history["events"])
-    return machine_svg(
-        json.loads(machine["definition"]),
-        entered=entered,
-        current=current,
-        title=f"{incident.runbook} on {incident.target_name}",
-        theme=None,
-    )
-
-
-def way(events: Sequence[HistoryEventTypeDef]) -> tuple[list[str], str]:
-    """Read from the latest events, latest first: states entered in order, and which is not left."""
-    entered: list[str] = []
-    left: set[str] = set()
-    current = ""
-    for event in events:
-        if "stateExitedEventDetails" in event:
-            left.add(event["stateExitedEventDetails"]["name"])
-        elif "stateEnteredEventDetails" in event:
-            name = event["stateEnteredEventDetails"]["name"]
-            if not entered and name not in left:
-                current = name
-            entered.append(name)
-    return entered[::-1], current

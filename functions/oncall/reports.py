@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from oncall.incident import Entry, Incident
     from oncall.links import Links
 
+PICTURE = "run.svg"
+"""Beside the report: the machine, and the way that the run has gone."""
 _QUESTIONS = """\
 - Why did it happen, and what would have kept it from happening?
 - Who was hurt, for how long, and how do we know?
@@ -45,8 +47,11 @@ def report_json(incident: Incident) -> str:
     return json.dumps(asdict(incident), indent=2, ensure_ascii=False) + "\n"
 
 
-def report_markdown(incident: Incident, links: Links) -> str:
-    """Return the report that people read: what the machine knows filled in, the rest asked."""
+def report_markdown(incident: Incident, links: Links, picture: str = "") -> str:
+    """Return the report that people read: what the machine knows filled in, the rest asked.
+
+    ``picture`` is the file beside it that shows the way the run has gone, ``""`` for none.
+    """
     sections = [
         f"# {_md(headline(incident), MAX_HEADER + 1)}",
         "## Overview",
@@ -54,6 +59,7 @@ def report_markdown(incident: Incident, links: Links) -> str:
         " · ".join(f"[{name}]({address})" for name, address in links.named() if name != "Report"),
         "## What happened",
         "\n\n".join(_md(t) for t in (incident.happened, incident.doing, incident.need) if t),
+        f"![The states that the run has entered]({picture})" if picture else "",
         "## Timeline",
         _table(("time (UTC)", "kind", ""), [_timeline(entry) for entry in incident.entries]),
         "## Decisions",

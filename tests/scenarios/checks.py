@@ -11,11 +11,13 @@ from PIL import Image
 from local.playground import STACK
 from oncall.headline import behind, emoji, told_elsewhere
 from oncall.incident import Incident
+from oncall.reports import PICTURE, report_key
 from oncall.texts import clean
 from tests.scenarios.letters import LetterChecks
 from tests.scenarios.scene import RUN, said
 from tests.scenarios.targets import Queue
 from tests.scenarios.world import WIND_DOWN, eventually
+from tests.unit.pictures import SVG, parsed
 from tools.checks.commands import check_commands
 
 _COMMAND = re.compile(r"`(aws [^`]+)`")
@@ -239,6 +241,7 @@ class Checks(LetterChecks):
         for incident in self.scene.incidents():
             assert incident.status == "closed", incident.id
             self._told_the_end(incident)
+            self._reported(incident)
             for command in _commands(incident):
                 assert not check_commands(incident.id, command), command
         for output, flag in (
@@ -262,6 +265,27 @@ class Checks(LetterChecks):
             StackName=STACK, LogicalResourceId=logical
         )
         return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+    def _reported(self, incident: Incident) -> None:
+        """See the report in S3, with the way that the run has gone where there was one."""
+        if self.scene.story.then.get("untold"):
+            return
+        s3 = self.world.client("s3")
+        bucket = self.world.outputs["ReportBucket"]
+
+        def read(name: str) -> str:
+            found = s3.get_object(Bucket=bucket, Key=report_key(incident, name))
+            return str(found["Body"].read().decode())
+
+        text = read("report.md")
+        assert incident.outcome in text
+        if incident.execution:
+            assert f"]({PICTURE})" in text
+            groups = parsed(read(PICTURE)).iter(f"{SVG}g")
+            shown = {one.get("data-state"): one.get("class") for one in groups}
+            # A guard that refuses leaves it by an error.
+            assert shown["Open incident"] in {"rb-state rb-done", "rb-state rb-failed"}, shown
+            assert "rb-state rb-current" not in shown.values(), shown
 
     def _told_the_end(self, incident: Incident) -> None:
         if told_elsewhere(incident) or self.scene.story.then.get("untold"):

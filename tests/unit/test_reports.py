@@ -30,6 +30,11 @@ def test_the_report_has_all_sections_and_no_markup_from_outside() -> None:
     assert text.count("```") == 2
 
 
+def test_the_report_shows_the_way_of_the_run_where_it_could_be_drawn() -> None:
+    assert "](run.svg)" in report_markdown(an_incident(), LINKS, "run.svg")
+    assert "![" not in report_markdown(an_incident(), LINKS)
+
+
 def test_the_json_is_the_whole_incident() -> None:
     incident = an_incident(changes=(a_change(),), entries=(an_entry(),))
     document = json.loads(report_json(incident))
