@@ -173,9 +173,7 @@ def make(
     start = earliest - _BEFORE * base
     end = parse(incident.closed_at) if incident.closed_at else now
     end = max(end, start + base)
-    marks = _merged(
-        [mark for mark in _marks(incident, fired) if start <= mark.at <= end], (end - start) * _NEAR
-    )
+    marks = [mark for mark in _marks(incident, fired) if start <= mark.at <= end]
     threshold = _threshold(alarm, lines)
     what = " and ".join(dict.fromkeys(line.label for line in lines))
     title = f"{clean(incident.target_name, 60)}: {what}, {start:%H:%M} to {end:%H:%M} UTC"
@@ -195,7 +193,8 @@ def make(
         "annotations": {
             "horizontal": [threshold] if threshold else [],
             "vertical": [
-                {"value": iso(mark.at), "label": mark.label, "color": mark.colour} for mark in marks
+                {"value": iso(mark.at), "label": mark.label, "color": mark.colour}
+                for mark in _merged(marks, (end - start) * _NEAR)
             ],
         },
     }

@@ -100,9 +100,11 @@ class Checks(LetterChecks):
             assert {key: found[key] for key in one} == one, shown
 
     def _then_slack(self, run: str, wanted: list[str]) -> None:
-        thread = self.scene.thread_text(run)
-        for text in wanted:
-            assert text in thread, f"{text!r} is not in:\n{thread}"
+        def lacking() -> list[str]:
+            thread = self.scene.thread_text(run)
+            return [text for text in wanted if text not in thread]
+
+        eventually(lambda: not lacking(), f"Slack says {wanted}", seconds=10)
 
     def _then_slack_never(self, run: str, wanted: list[str]) -> None:
         thread = self.scene.thread_text(run)

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from local.playground import STACK
@@ -307,6 +308,13 @@ class Steps(Alarms, LetterSteps):
     def _do_readiness(self, _: object) -> None:
         answer = self.scene.invoke("ReadinessFunction", {})
         assert "checked" in answer, answer
+
+        def told(service: str) -> bool:
+            found, known = self.world.store.readiness(service)
+            return found == known
+
+        for service in answer["checked"]:
+            eventually(partial(told, service), f"the readiness of {service} is told")
 
     def _do_check(self, given: Mapping[str, Any]) -> None:
         Checks(self.scene).check(given)

@@ -127,9 +127,12 @@ def test_marks_that_would_lie_on_each_other_are_one() -> None:
         an_entry(n, "changed", at=at(3 + n / 60), data={"step": {"sentence": f"raise step {n}"}})
         for n in range(9)
     ]
-    one, *rest = [mark for mark in marks(drawn(closed(entries=tuple(steps)))) if "raise" in mark[1]]
+    graph = drawn(closed(entries=tuple(steps)))
+    one, *rest = [mark for mark in marks(graph) if "raise" in mark[1]]
     assert one == (at(3), "raise step 0, raise step 1, raise step 2, raise step 3, rai…")
     assert rest == []
+    # Who does not see the picture is told each.
+    assert all(f"raise step {n} at " in graph.alt for n in range(9))
 
 
 def test_it_begins_before_the_trouble_and_ends_with_the_run() -> None:
