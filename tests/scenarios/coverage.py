@@ -130,7 +130,7 @@ def _unpermitted(world: World) -> set[str]:
     names = {one["ParameterKey"]: one["ParameterValue"] for one in stacks[0]["Parameters"]}
     names |= {"AWS::AccountId": world.aws.account, "AWS::Region": world.aws.region}
     names |= {
-        one["LogicalResourceId"]: re.split("[:/]", one["PhysicalResourceId"])[-1]
+        one["LogicalResourceId"]: _ref(one)
         for one in _stack_resources(world)
         if one["ResourceType"] not in _NAMED_IN_THE_TEMPLATE
     }
@@ -138,6 +138,12 @@ def _unpermitted(world: World) -> set[str]:
     answered = [call for call in list(world.aws.calls) if call.status < _REFUSED]
     found = iam_rules.unpermitted(answered, deployed, names, lambda _: _CONTEXT)
     return set(map(str, found))
+
+
+def _ref(resource: Mapping[str, str]) -> str:
+    """Return what Ref gives: an ARN of topics, of others that are named here the name."""
+    name = resource["PhysicalResourceId"]
+    return name if resource["ResourceType"] == "AWS::SNS::Topic" else re.split("[:/]", name)[-1]
 
 
 def _roles(world: World) -> Mapping[str, str]:
