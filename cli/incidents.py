@@ -15,6 +15,7 @@ from oncall.errors import BadInput
 from oncall.headline import emoji, waiting
 from oncall.links import links_of
 from oncall.reports import report_json, report_key, report_markdown
+from oncall.scorecard import SCORECARD
 from oncall.texts import clock_utc
 from oncall.times import parse, utc_now
 
@@ -90,11 +91,12 @@ def listed(
 ) -> list[Incident]:
     """Return incidents, those that need a human now first, then the latest first.
 
-    What is open is listed however old it is.
+    What is open is listed however old it is; a week's scorecard is none.
     """
     mine = [one for one in deployed.open_incidents() if not runbook or one.runbook == runbook]
     latest = [] if only_open else deployed.store.latest(limit, runbook)
-    found = {one.id: one for one in [*latest, *mine]}
+    # A scorecard is a record, but nothing has happened.
+    found = {one.id: one for one in [*latest, *mine] if one.runbook != SCORECARD}
     newest = sorted(found.values(), key=lambda one: one.started_at, reverse=True)
     # What needs you stays, whatever the limit is.
     return sorted(newest, key=lambda one: not needs_you_now(one))[: max(limit, len(mine))]

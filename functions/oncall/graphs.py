@@ -92,10 +92,11 @@ def due(incident: Incident, shown: Collection[str]) -> str:
     """Return the graph that the thread lacks: ``plan``, ``end`` or ``""``.
 
     One when a plan is asked about or acted on, for whoever decides or watches, and one at the end
-    of a run that has acted or watched. None of a run that ended before it had a plan, and none of
-    a storm and what it gathers: a hundred pictures at once help nobody.
+    of a run that has acted or watched. None of a run that ended before it had a plan, none of
+    what is no run (a scorecard), and none of a storm and what it gathers: a hundred pictures at
+    once help nobody.
     """
-    if not incident.plan or incident.parent:
+    if not incident.plan or not incident.execution or incident.parent:
         return ""
     if incident.status == "open":
         # The question, if there is one, is asked a moment after the plan: it comes first.

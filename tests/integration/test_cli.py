@@ -353,6 +353,8 @@ def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> No
     close(deployed, opened, "handed_over")
     later = replace(opened, id="later", target=f"{TARGET}-later")
     deployed.store.open(later, Entry("opened", "opened", "x"), timedelta(hours=1))
+    card = replace(opened, id="scorecard-2026-W48", runbook="scorecard", target="scorecard#1")
+    deployed.store.open(card, Entry("opened", "opened", "x"), timedelta(hours=1))
 
     table = runbook("list")
     rows = json.loads(runbook("list", "--output", "json").stdout)
@@ -363,6 +365,7 @@ def test_list_shows_the_latest_first(deployed: Deployed, opened: Incident) -> No
     assert lines[2][1:6] == [opened.id, "queue-saturation", "orders", "handed", "over"]
     assert [one["incident"] for one in rows[:2]] == ["later", opened.id]
     assert [one["open"] for one in rows[:2]] == [True, False]
+    assert card.id not in table.stdout
     assert len(json.loads(runbook("list", "--output", "json", "--limit", "1").stdout)) == 1
 
 

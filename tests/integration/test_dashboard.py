@@ -289,13 +289,14 @@ def test_a_scorecard_is_told_when_slack_is_back_and_shown(console: Console) -> N
             console.invoke(outputs["ReportFunction"], {"incident": incident})
         except AssertionError:
             return []  # the stream's own try holds the claim still
-        texts = [message.text for message in slack.messages]
-        starts = ("⚪ Scorecard: ", "queue-saturation on ")
-        return [text for text in texts if text.startswith(starts)]
+        said = [message.text for message in slack.messages]
+        cards = [number for number, text in enumerate(said) if text.startswith("⚪ Scorecard: ")]
+        whole = said[cards[0] :] if cards else []
+        return whole if "queue-saturation on orders" in "".join(whole[1:]) else []
 
-    header, *lines = eventually(told, "Slack is told")
+    header, *lines = eventually(told, "Slack is told, header and lines")
     assert " verified, " in header
-    assert lines
+    assert not [line for line in lines if "no graph" in line]
     again = console.invoke(outputs["ScorecardFunction"], {})
     assert again["incident"] == incident
     shown = console.look().text

@@ -363,5 +363,20 @@ def test_nothing_but_the_package_and_the_runtime_is_seen(world: World, built: Pa
         assert "No module named 'ministack'" in steps.failure(host.invoke({}))
 
 
+def test_what_is_not_a_step_runs_too(host: Lambda, world: World) -> None:
+    runs = world.executions("queue-saturation")
+    assert "Not started. Buttons are off" in host("start_run")
+    assert world.executions("queue-saturation") == runs
+
+    host("open_incident", name="shown", input={"queue": "orders", "by": "you"})
+    assert "queue-saturation" in host("show_incidents")
+    host("close_incident")
+
+    scorecard = world.store.load(host("write_scorecard")["incident"])
+    assert (scorecard.runbook, scorecard.status) == ("scorecard", "closed")
+    # There are no service files.
+    assert host.answer("check_readiness", {}) == {"checked": [], "left": []}
+
+
 def test_every_function_was_run() -> None:
     assert {step.verb for step in TEMPLATE} == USED

@@ -69,6 +69,7 @@ def closed(**fields: Any) -> Incident:
         (an_incident(**PLANNED), [PLAN], ""),
         (an_incident(**PLANNED, parent="storm-1"), [], ""),
         (closed(plan={}), [], ""),
+        (closed(execution=""), [], ""),
         (closed(), [], END),
         (closed(), [PLAN], ""),
         (closed(entries=(an_entry(kind="verified"),)), [PLAN], END),
