@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from local.stories import set_kill_switch
 from local.watch import Watch
+from oncall.marks import proof
 from oncall.times import parse
 
 if TYPE_CHECKING:
@@ -69,18 +70,12 @@ class Played:
 
     @property
     def relieved_after(self) -> float | None:
-        """Seconds from the trouble to the proof of relief.
-
-        The look that let settings go back; of a run that changes none, the last for relief.
-        """
-        entries = self.incident.entries if self.incident else ()
-        kinds = [entry.kind for entry in entries]
-        before = len(kinds) if self.outcome == "resolved" else 0
-        before = kinds.index("put_back") if "put_back" in kinds else before
-        looks = [
-            e.at for e in entries[:before] if e.kind == "verified" and e.id.startswith("relief")
-        ]
-        return self.after(looks[-1]) if looks else None
+        """Seconds from the trouble to the proof of relief."""
+        if self.incident is None:
+            return None
+        # A play that was not told in time has not been resolved for whoever watches it.
+        look = proof(replace(self.incident, outcome=self.outcome))
+        return self.after(look.at) if look else None
 
     @property
     def effect(self) -> str:

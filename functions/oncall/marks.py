@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def marks(incident: Incident) -> list[Mark]:
     """Return an incident's marks in order of time."""
-    found = [*_alarm(incident), *_changes(incident), *_proof(incident)]
+    found = [*_alarm(incident), *_changes(incident)]
+    if look := proof(incident):
+        found.append(Mark(parse(look.at), "verified", "proof"))
     found += [mark for entry in incident.entries for mark in _entry(entry, incident)]
     return sorted(found, key=lambda mark: mark.at)
 
@@ -38,8 +40,8 @@ def _changes(incident: Incident) -> Iterator[Mark]:
             yield Mark(parse(change.ended_at), "put back", "undo")
 
 
-def _proof(incident: Incident) -> Iterator[Mark]:
-    """Mark the look after which settings go back; of a run that changes none, its last."""
+def proof(incident: Incident) -> Entry | None:
+    """Return the look after which settings go back; of a run that changes none, its last."""
     kinds = [entry.kind for entry in incident.entries]
     before = len(kinds) if incident.outcome == "resolved" else 0
     before = kinds.index("put_back") if "put_back" in kinds else before
@@ -48,8 +50,7 @@ def _proof(incident: Incident) -> Iterator[Mark]:
         for entry in incident.entries[:before]
         if entry.kind == "verified" and entry.id.startswith("relief")
     ]
-    if looks:
-        yield Mark(parse(looks[-1].at), "verified", "proof")
+    return looks[-1] if looks else None
 
 
 def _entry(entry: Entry, incident: Incident) -> Iterator[Mark]:

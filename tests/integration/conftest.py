@@ -1,5 +1,7 @@
 import itertools
 import json
+import os
+import subprocess
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +12,9 @@ import pytest
 from samtranslator.yaml_helper import yaml_parse
 
 from local.aws import AwsAccount, EmbeddedAws
+from local.playground import ROOT
+
+SAM = ROOT / "tools/sam-cli/.venv/bin"
 
 _accounts = itertools.count(100_000_000_001)
 
@@ -24,6 +29,20 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
 def aws(embedded_aws: EmbeddedAws) -> AwsAccount:
     """An account of the test's own, so that tests cannot meet."""
     return embedded_aws.for_account(str(next(_accounts)))
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package: one CodeUri, so what is built for one function is that of all."""
+    folder = tmp_path_factory.mktemp("sam")
+    subprocess.run(  # noqa: S603 -- our own SAM CLI
+        [SAM / "sam", "build", "OpenIncidentFunction", "--build-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{SAM}:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
+        check=True,
+        capture_output=True,
+    )
+    return folder / "OpenIncidentFunction"
 
 
 type Deploy = Callable[..., dict[str, str]]

@@ -13,6 +13,7 @@ import boto3
 import pytest
 
 from oncall import name_servers
+from tests.integration.two_regions import Well
 
 
 @pytest.fixture(scope="module")
@@ -32,15 +33,6 @@ def told() -> Iterator[dict[str, str]]:
         process.terminate()
 
 
-class _Well(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 def test_checkers_probe_and_name_servers_answer(
     told: dict[str, str], eventually: Callable[..., Any]
 ) -> None:
@@ -51,7 +43,7 @@ def test_checkers_probe_and_name_servers_answer(
         aws_secret_access_key="test",
         region_name=told["AWS_REGION"],
     )
-    with http.server.HTTPServer(("127.0.0.1", 0), _Well) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), Well) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         check = route53.create_health_check(
             CallerReference=str(uuid.uuid4()),

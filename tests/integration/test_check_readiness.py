@@ -21,7 +21,7 @@ from oncall import service
 from oncall.service import ROLES
 from tests.integration import two_regions
 from tests.integration.reporting import MAY_DELIVER
-from tests.integration.two_regions import PRIMARY, STANDBY, TwoRegions, attach, replicate
+from tests.integration.two_regions import PRIMARY, STANDBY, TwoRegions, Well, attach, replicate
 
 APPROVERS = ("U0ALICE", "U0BOB")
 FUNCTION = f"{STACK}-check-readiness"
@@ -76,19 +76,10 @@ class World:
         )
 
 
-class _Well(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def world(aws: AwsAccount, eventually: Callable[..., Any]) -> Iterator[World]:
     with ExitStack() as stack:
-        server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Well))
+        server = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Well))
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         stack.callback(server.shutdown)
         slack = stack.enter_context(FakeSlack(channels={"C0ONCALL": "oncall"}, rate=20))

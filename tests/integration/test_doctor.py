@@ -17,7 +17,7 @@ from local.aws.cloudwatch import CloudWatch, Settings
 from oncall import service
 from oncall.service import ROLES, Probe
 from tests.integration import two_regions
-from tests.integration.two_regions import PRIMARY, TwoRegions, attach, change, replicate
+from tests.integration.two_regions import PRIMARY, TwoRegions, Well, attach, change, replicate
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
 @pytest.fixture
 def shop(aws: AwsAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoRegions]:
     """A service that could be failed over, and the caller's credentials for its account."""
-    with http.server.HTTPServer(("127.0.0.1", 0), _Well) as server:
+    with http.server.HTTPServer(("127.0.0.1", 0), Well) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         made = two_regions.make(aws)
@@ -46,15 +46,6 @@ def shop(aws: AwsAccount, monkeypatch: pytest.MonkeyPatch) -> Iterator[TwoRegion
         monkeypatch.setattr(service, "load", lambda _name: made.service)
         yield made
         server.shutdown()
-
-
-class _Well(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
 
 
 NO_STACK = {"stack:primary": "warn", "stack:standby": "bad"}

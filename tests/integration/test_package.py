@@ -1,6 +1,5 @@
 """The package as `sam build` makes it: handlers import from it and the runtime's boto3 alone."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,24 +9,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent.parent
-SAM = ROOT / "tools" / "sam-cli" / ".venv" / "bin"
 # What the Python 3.13 runtime brings: boto3 with what it needs
 # (https://docs.aws.amazon.com/lambda/latest/dg/lambda-python.html#python-sdk-included).
 RUNTIME = ("boto3", "botocore", "s3transfer", "jmespath", "dateutil", "six.py", "urllib3")
 PACKAGE_LIMIT = 50_000_000  # bytes unzipped; Lambda allows 250 MB, a cold start wants far less
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sam")
-    subprocess.run(  # noqa: S603 -- our own SAM CLI
-        [SAM / "sam", "build", "OpenIncidentFunction", "--build-dir", folder],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{SAM}:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
-        check=True,
-        capture_output=True,
-    )
-    return folder / "OpenIncidentFunction"
 
 
 def handlers() -> list[str]:

@@ -7,9 +7,7 @@ those of events/, with what a step answers put into the next one's event, as a s
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -34,25 +32,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the runtime interface emulator runs on Linux alone"
 )
-SAM = ROOT / "tools/sam-cli/.venv/bin"
 TEMPLATE = steps.read(ROOT / "template.yaml")
 USED: set[str] = set()
 LETTERS = 12
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package: one CodeUri, so what is built for one function is that of all."""
-    assert {step.code for step in TEMPLATE} == {"functions/"}
-    folder = tmp_path_factory.mktemp("sam")
-    subprocess.run(  # noqa: S603 -- our own SAM CLI
-        [SAM / "sam", "build", "OpenIncidentFunction", "--build-dir", folder],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{SAM}:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"},
-        check=True,
-        capture_output=True,
-    )
-    return folder / "OpenIncidentFunction"
 
 
 @pytest.fixture(scope="module")
@@ -376,6 +358,10 @@ def test_what_is_not_a_step_runs_too(host: Lambda, world: World) -> None:
     assert (scorecard.runbook, scorecard.status) == ("scorecard", "closed")
     # There are no service files.
     assert host.answer("check_readiness", {}) == {"checked": [], "left": []}
+
+
+def test_all_functions_have_one_package() -> None:
+    assert {step.code for step in TEMPLATE} == {"functions/"}
 
 
 def test_every_function_was_run() -> None:

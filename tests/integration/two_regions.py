@@ -1,5 +1,6 @@
 """A service in two Regions of the embedded AWS: all that a service file can name."""
 
+import http.server
 import io
 import itertools
 import json
@@ -34,6 +35,17 @@ TRUST = json.dumps(
     }
 )
 _numbers = itertools.count()
+
+
+class Well(http.server.BaseHTTPRequestHandler):
+    """An endpoint that is always well, and says nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
 
 
 @dataclass
